@@ -1,5 +1,23 @@
 """Generative models as Pyro programs."""
 
 from ppl_models.batch import Batch, UsageError
+from ppl_models.likelihoods import Bernoulli, Gaussian
+from ppl_models.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from ppl_models.paths import variance_preserving
+from ppl_models.ppca import PPCA
+from ppl_models.vae import VAE
 
-__all__ = ["Batch", "UsageError"]
+__all__ = [
+    "MLP",
+    "PPCA",
+    "VAE",
+    "Batch",
+    "Bernoulli",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Gaussian",
+    "MLPDecoder",
+    "MLPEncoder",
+    "UsageError",
+    "variance_preserving",
+]

@@ -1,0 +1,1 @@
+"""The commands, each a library function with a thin `main(argv)`, and what running needs."""

@@ -1,0 +1,1 @@
+"""What every run needs: the training loop, its history, checkpoints and run folders."""

@@ -1,0 +1,150 @@
+"""Gradient steps on the variational parameters of one batch: the inner loop of SVI, with everything else frozen."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from guides.objectives import Objective
+from guides.sites import Program
+from ppl_models.batch import Batch
+
+__all__ = ["SGD", "Adam", "Params", "Refinement", "RowRule", "refine"]
+
+Params = dict[str, Tensor]
+"""Variational parameters, or what an optimiser keeps for them, by name; one row per datum, `(batch, *)`."""
+
+
+class RowRule(Protocol):
+    """An optimiser whose state and step size belong to single rows, so that a datum's steps touch only its own."""
+
+    def start(self, params: Params) -> Params:
+        """The moments before the first step."""
+
+    def update(self, params: Params, grads: Params, moments: Params, size: Tensor | float) -> tuple[Params, Params]:
+        """Parameters and moments after one descent step; `size` `(batch, 1)` or a number scales the rule's `lr`."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient descent with momentum; `lr` is per datum (a step on the batch mean of B data has lr / B)."""
+
+    lr: float = 1e-3
+    momentum: float = 0.0
+
+    def start(self, params: Params) -> Params:
+        if not self.momentum:
+            return {}
+        return {name: torch.zeros_like(value) for name, value in params.items()}
+
+    def update(self, params: Params, grads: Params, moments: Params, size: Tensor | float) -> tuple[Params, Params]:
+        if self.momentum:
+            grads = moments = {name: self.momentum * moments[name] + grad for name, grad in grads.items()}
+        return {name: value - self.lr * size * grads[name] for name, value in params.items()}, moments
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with a count of steps per row (Kingma and Ba 2015, arXiv:1412.6980).
+
+    A table under a dense Adam would keep moving rows that are not in the batch, by their momentum.
+    """
+
+    lr: float = 0.3
+    betas: tuple[float, float] = (0.8, 0.95)
+    eps: float = 1e-8
+
+    def start(self, params: Params) -> Params:
+        rows = next(iter(params.values()))
+        moments = {"count": rows.new_zeros(len(rows), 1)}
+        for name, value in params.items():
+            moments[f"{name}_first"] = torch.zeros_like(value)
+            moments[f"{name}_second"] = torch.zeros_like(value)
+        return moments
+
+    def update(self, params: Params, grads: Params, moments: Params, size: Tensor | float) -> tuple[Params, Params]:
+        beta1, beta2 = self.betas
+        count = moments["count"] + 1
+        step, root = self.lr * size / (1 - beta1**count), (1 - beta2**count).sqrt()
+        updated, kept = {}, {"count": count}
+        for name, value in params.items():
+            first = torch.lerp(grads[name], moments[f"{name}_first"], beta1)
+            second = torch.lerp(grads[name].square(), moments[f"{name}_second"], beta2)
+            updated[name] = value - step * first / (second.sqrt() / root + self.eps)
+            kept[f"{name}_first"], kept[f"{name}_second"] = first, second
+        return updated, kept
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How the variational parameters of a batch are refined at each visit.
+
+    The defaults are what trains free parameters well on MNIST (see README): moments start anew at each visit, step
+    sizes fall with a datum's visits, and linearly within a visit.
+
+    Args:
+        steps: Gradient steps per visit.
+        rule: The optimiser, `Adam(...)` or `SGD(...)`.
+        final: The fraction of the step size that is left at the last of the steps.
+        decay: Step sizes are divided by (1 + earlier visits) to this power.
+        keep_moments: Whether a datum's moments wait for its next visit; else each visit starts without.
+        joint: One optimiser instead of two: a single step, taken from the same backward pass as the model's.
+    """
+
+    steps: int = 10
+    rule: RowRule = Adam()
+    final: float = 0.1
+    decay: float = 0.5
+    keep_moments: bool = False
+    joint: bool = False
+
+    def size(self, step: int, visits: Tensor | None) -> Tensor | float:
+        """The factor on the rule's step size, `(batch, 1)` where visits are counted."""
+        within = 1 - (1 - self.final) * step / max(self.steps - 1, 1)
+        return within if visits is None or not self.decay else within * (1 + visits) ** -self.decay
+
+
+def refine(
+    model: Program,
+    sample: Callable[[Batch, Params], object],
+    objective: Objective,
+    batch: Batch,
+    params: Params,
+    *,
+    refinement: Refinement,
+    memory: Params | None = None,
+) -> tuple[Params, Params]:
+    """Take gradient steps on `params`, everything else frozen.
+
+    Args:
+        model: The Pyro model.
+        sample: A guide's `sample(batch, params)`.
+        objective: What is minimised; its loss is a mean over the batch, its gradient here a datum's own.
+        batch: The batch.
+        params: Where to start, one row per datum.
+        refinement: How many steps, by which rule.
+        memory: What an earlier visit left: `visits`, and moments where they are kept.
+
+    Returns:
+        The refined parameters, detached, and the memory for the next visit.
+    """
+    memory = dict(memory or {})
+    visits = memory.pop("visits", None)
+    moments = memory or refinement.rule.start(params)
+    with torch.enable_grad():
+        for step in range(refinement.steps):
+            params = {name: value.detach().requires_grad_() for name, value in params.items()}
+            current = params
+            loss, _ = objective(model, lambda b, current=current: sample(b, current), batch)
+            # The gradient of the batch's SUM: a datum's step must not depend on how many others are beside it.
+            grads = torch.autograd.grad(loss * len(batch.index), list(params.values()))
+            with torch.no_grad():
+                params, moments = refinement.rule.update(
+                    params, dict(zip(params, grads, strict=True)), moments, refinement.size(step, visits)
+                )
+    memory = dict(moments) if refinement.keep_moments else {}
+    if visits is not None:
+        memory["visits"] = visits + 1
+    return params, memory

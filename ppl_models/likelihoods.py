@@ -1,0 +1,43 @@
+"""Likelihoods p(x given z): functions from a decoder's outputs to a distribution over whole images."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Bernoulli", "Gaussian"]
+
+
+class Bernoulli(nn.Module):
+    r"""Independent pixels, :math:`p(x \mid z) = \prod_i \sigma(a_i)^{x_i} (1 - \sigma(a_i))^{1 - x_i}`.
+
+    Grey values in [0, 1] are let through, as courses do: the value is then no log-probability of anything and must
+    not be compared with figures on binary images, which is why reports say so.
+    """
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Distribution over `(*leading)` images from `outputs`, logits `(*leading, C, H, W)`."""
+        return dist.Bernoulli(logits=outputs, validate_args=False).to_event(3)
+
+
+class Gaussian(nn.Module):
+    r"""Independent pixels, :math:`p(x \mid z) = \prod_i N(x_i; \sigma(a_i), \sigma^2)`, the mean in [0, 1].
+
+    Args:
+        variance: The observation variance :math:`\sigma^2`; where it is learned, its value at the start.
+        learned: Whether the (log-)variance is a parameter.
+    """
+
+    def __init__(self, *, variance: float = 0.01, learned: bool = False) -> None:
+        super().__init__()
+        self.variance, self.learned = variance, learned
+        log_variance = torch.tensor(math.log(variance))
+        if learned:
+            self.log_variance = nn.Parameter(log_variance)
+        else:
+            self.register_buffer("log_variance", log_variance)
+
+    def forward(self, outputs: Tensor) -> dist.TorchDistribution:
+        """Distribution over `(*leading)` images from `outputs` `(*leading, C, H, W)`, before the sigmoid."""
+        return dist.Normal(outputs.sigmoid(), (0.5 * self.log_variance).exp()).to_event(3)

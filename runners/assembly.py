@@ -1,0 +1,182 @@
+"""The options of `svi.py`, presets of them, and the model, guide and data set that they describe."""
+
+from functools import partial
+
+import torch
+
+from guides import SGD, Adam, Amortized, Diagonal, Free, Refinement
+from ppl_models import VAE, Bernoulli, ConvDecoder, ConvEncoder, Gaussian, MLPDecoder, MLPEncoder, UsageError
+from runners import data as sources
+from runners.data import DataSet
+from runners.loop.command import Options, Parser, non_negative_number, positive, positive_number
+from runners.loop.random import forked
+
+__all__ = ["DEFAULTS", "OPTIMIZERS", "PRESETS", "data_of", "device_of", "pair_of", "parser"]
+
+DEFAULTS: Options = {
+    "preset": "s1",
+    "data": "auto",
+    "data_root": None,
+    "all_train": False,
+    "binarize": "none",
+    "model": "conv",
+    "hidden": [200, 200],
+    "likelihood": "bernoulli",
+    "sigma2": 0.01,
+    "latents": 10,
+    "guide": "free",
+    "family": "diagonal",
+    "scale": "log",
+    "local_steps": 10,
+    "local_rule": "adam",
+    "local_lr": None,
+    "optimizers": "two",
+    "carried": False,
+    "cold": False,
+    "beta": 1.0,
+    "particles": 1,
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "clip": None,
+    "batch": 64,
+    "steps": 10_000,
+    "epochs": None,
+    "precision": "float32",
+    "pictures": 0,
+    "updates": 200,
+    "images": None,
+    "seed": 0,
+    "device": None,
+    "quick": False,
+}
+
+PRESETS: dict[str, Options] = {
+    "s1": {},
+    # The course's own setting: plain SGD of 0.05 on the mean over 64 images, in variables that are carried from batch
+    # to batch whatever is in it. They hardly move.
+    "s1-course": {"carried": True, "local_rule": "sgd", "local_lr": 0.05 / 64},
+    "s2": {"guide": "amortized"},
+    "s6": {
+        "guide": "amortized",
+        "model": "mlp",
+        "latents": 100,
+        "scale": "softplus",
+        "binarize": "threshold",
+        "optimizer": "rmsprop",
+        "pictures": 5,
+    },
+    # S7's networks without its labels: the twin whose training curve is published.
+    "s7-unlabelled": {
+        "guide": "amortized",
+        "model": "mlp",
+        "hidden": [500, 500],
+        "latents": 40,
+        "binarize": "stochastic",
+        "all_train": True,
+        "batch": 128,
+        "epochs": 50,
+    },
+}
+
+OPTIMIZERS = {
+    "adam": partial(torch.optim.Adam, betas=(0.9, 0.9), fused=True),
+    # TensorFlow's constants. Its loss was the batch's sum, which an optimiser that divides by the gradient's size
+    # does not see.
+    "rmsprop": partial(torch.optim.RMSprop, alpha=0.9, eps=1e-10),
+}
+
+
+def parser(examples: str) -> Parser:
+    """The command's options."""
+    parser = Parser("Variational inference in a deep generative model.", examples)
+    add = parser.add_argument
+    add("--preset", choices=list(PRESETS), help="settings by name; other options change them")
+    add("--model", choices=["conv", "mlp"], help="the networks of the VAE")
+    add("--hidden", type=positive, nargs="+", help="widths of the mlp's hidden layers")
+    add("--likelihood", choices=["bernoulli", "gaussian"])
+    add("--sigma2", type=positive_number, help="variance of the Gaussian likelihood")
+    add("--latents", type=positive)
+    add("--guide", choices=["free", "amortized"])
+    add("--family", choices=["diagonal"])
+    add("--scale", choices=["log", "softplus"], help="how the posterior's standard deviation is written")
+    add("--local-steps", type=positive, help="updates of an image's free parameters at each visit")
+    add("--local-rule", choices=["adam", "sgd"])
+    add("--local-lr", type=positive_number, help="step size per image (default: 0.3 for adam, 1e-3 for sgd)")
+    add("--optimizers", choices=["one", "two"], help="free parameters and decoder by one backward pass, or in turn")
+    add("--carried", action="store_true", help="one set of free parameters per batch position, as in the course")
+    add("--cold", action="store_true", help="free parameters start at the prior at each visit")
+    add("--beta", type=non_negative_number, help="weight of the KL term")
+    add("--particles", type=positive)
+    add("--optimizer", choices=list(OPTIMIZERS))
+    add("--lr", type=positive_number)
+    add("--clip", type=positive_number, help="global norm that gradients are clipped to")
+    add("--epochs", type=positive, help="instead of --steps")
+    add("--all-train", action="store_true", help="train on all 60 000 images, leaving none for validation")
+    add("--pictures", type=int, help="how many pictures of predictive samples to draw during training")
+    add("--updates", type=positive, help="updates of fresh free parameters in the final figures")
+    add("--images", type=positive, help="test images of the final figures (default: all; 1000 with a free guide)")
+    return parser
+
+
+def data_of(options: Options) -> DataSet:
+    """The data set that options name."""
+    return sources.load(
+        options["data"],
+        root=options["data_root"],
+        binarize=options["binarize"],
+        seed=options["seed"],
+        all_train=options["all_train"],
+    )
+
+
+def pair_of(options: Options, data: DataSet) -> tuple[VAE, Amortized | Free]:
+    """The model and the guide that options describe, fresh from the options' seed."""
+    with forked(options["seed"], torch.device("cpu")):
+        return _model(options, data), _guide(options, data)
+
+
+def _model(options: Options, data: DataSet) -> VAE:
+    shape, latents = data.shape, options["latents"]
+    if options["model"] == "mlp":
+        decoder = MLPDecoder(latents=latents, shape=shape, hidden=options["hidden"][::-1])
+    elif shape[1] % 4 or shape[2] % 4:
+        raise UsageError(f"--model conv: images of {shape[1]}×{shape[2]}, expected sides that are multiples of 4")
+    else:
+        decoder = ConvDecoder(latents=latents, shape=shape)
+    likelihood = Bernoulli() if options["likelihood"] == "bernoulli" else Gaussian(variance=options["sigma2"])
+    return VAE(decoder=decoder, likelihood=likelihood)
+
+
+def _guide(options: Options, data: DataSet) -> Amortized | Free:
+    family = Diagonal(options["latents"], scale=options["scale"])
+    if options["guide"] == "amortized":
+        mlp = options["model"] == "mlp"
+        encoder = MLPEncoder(shape=data.shape, hidden=options["hidden"]) if mlp else ConvEncoder(shape=data.shape)
+        return Amortized(encoder=encoder, family=family)
+    carried = options["carried"]
+    rows = options["batch"] if carried else data.train
+    return Free(rows, family=family, refinement=_refinement(options), warm=not options["cold"], carried=carried)
+
+
+def _refinement(options: Options) -> Refinement:
+    if options["optimizers"] == "one":
+        # The decoder's own Adam for the rows as well: its step size, its moments kept from visit to visit.
+        rule = Adam(lr=options["lr"], betas=(0.9, 0.9))
+        return Refinement(steps=1, rule=rule, decay=0.0, keep_moments=True, joint=True)
+    given = {} if options["local_lr"] is None else {"lr": options["local_lr"]}
+    if options["local_rule"] == "sgd":
+        return Refinement(steps=options["local_steps"], rule=SGD(**given), final=1.0, decay=0.0)
+    return Refinement(steps=options["local_steps"], rule=Adam(**given))
+
+
+def device_of(name: str | None) -> torch.device | None:
+    """The device of `--device`, or `None` for the default."""
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device: found {name!r}, expected cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device: found 'cuda', but there is no CUDA device that torch can use here")
+    return device

@@ -1,0 +1,72 @@
+"""What a toolkit object was made from, as JSON, and the object made again from that.
+
+Every class of the toolkit keeps each constructor argument in an attribute of the same name; that convention is all
+there is to it. Only names that `ppl_models`, `guides` and a few of torch's optimisers make public are ever called, so
+a run folder cannot bring code of its own.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+import guides
+import ppl_models
+from ppl_models import UsageError
+
+__all__ = ["describe", "rebuild"]
+
+OPTIMIZERS = ("Adam", "AdamW", "RMSprop", "SGD")
+
+
+def describe(thing: Any) -> Any:
+    """JSON that `rebuild` understands, for numbers, strings, lists and the toolkit's objects; else a note of it."""
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, (list, tuple)):
+        return [describe(item) for item in thing]
+    if isinstance(thing, partial):
+        return {"made by": f"torch.optim.{thing.func.__name__}", **{k: describe(v) for k, v in thing.keywords.items()}}
+    name = type(thing).__name__
+    # A module without a constructor of its own shows nn.Module's (*args, **kwargs), which stand for nothing.
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(type(thing)).parameters.values()
+    arguments = [parameter.name for parameter in parameters if parameter.kind in named]
+    if _public().get(name) is not type(thing) or not all(hasattr(thing, argument) for argument in arguments):
+        return {"not the toolkit's own": repr(thing).splitlines()[0]}
+    return {"made by": name, **{argument: describe(getattr(thing, argument)) for argument in arguments}}
+
+
+def rebuild(description: Any) -> Any:
+    """The object of a description.
+
+    Raises:
+        UsageError: It is not one of the toolkit's, or its arguments do not fit.
+    """
+    if isinstance(description, list):
+        return tuple(rebuild(item) for item in description)
+    if not isinstance(description, dict):
+        return description
+    arguments = {name: rebuild(value) for name, value in description.items() if name != "made by"}
+    name = description.get("made by")
+    if name is None or name not in _public():
+        foreign = name or description.get("not the toolkit's own", "something")
+        raise UsageError(f"config.json names {foreign}, which the toolkit does not make: pass the object itself")
+    if name.startswith("torch.optim."):
+        return partial(_public()[name], **arguments)
+    try:
+        return _public()[name](**arguments)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"config.json: cannot make {name} from {arguments} ({error})") from error
+
+
+def _public() -> dict[str, Callable[..., Any]]:
+    classes = {
+        name: getattr(package, name)
+        for package in (ppl_models, guides)
+        for name in package.__all__
+        if isinstance(getattr(package, name), type)
+    }
+    return classes | {f"torch.optim.{name}": getattr(torch.optim, name) for name in OPTIMIZERS}

@@ -1,0 +1,52 @@
+"""Checkpoints: the state of named parts in one file, written atomically and read with `weights_only=True`."""
+
+import pickle
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ppl_models import UsageError
+from runners.loop.atomic import write_atomically
+
+__all__ = ["Part", "load_checkpoint", "save_checkpoint"]
+
+
+class Part(Protocol):
+    """Anything with a state of tensors, numbers, strings, lists and dicts."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> object:
+        """Take a state over."""
+
+
+def save_checkpoint(path: Path, parts: dict[str, Part]) -> None:
+    """Write the parts' states to `path`, whole or not at all."""
+    states = {name: part.state_dict() for name, part in parts.items()}
+    write_atomically(path, lambda file: torch.save(states, file))
+
+
+def load_checkpoint(path: Path, parts: dict[str, Part], *, device: torch.device) -> None:
+    """Give the parts the states in `path`.
+
+    Raises:
+        UsageError: The file is not a checkpoint, or one of other parts.
+    """
+    try:
+        states = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise UsageError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+    if not isinstance(states, dict) or set(states) != set(parts):
+        found = sorted(states) if isinstance(states, dict) else type(states).__name__
+        raise UsageError(f"{path}: a checkpoint of {found}, expected one of {sorted(parts)}")
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(states[name])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path}: its '{name}' does not fit this run ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,87 @@
+"""What a run's steps returned: a row of means at each logging interval, and the last thousand steps."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_models import UsageError
+
+__all__ = ["WINDOW", "Diverged", "History"]
+
+WINDOW = 1000
+"""Steps that a final training figure averages over."""
+
+
+class Diverged(UsageError):
+    """A step returned a number that is not finite; `step` says which."""
+
+    def __init__(self, step: int, name: str) -> None:
+        super().__init__(f"'{name}' is not finite at step {step}")
+        self.step = step
+
+
+class History:
+    """Scalars of each step, kept on the device and read only when a row is due.
+
+    Attributes:
+        step: Steps done.
+        rows: One dict per logging interval, the means over it.
+        seconds: Time spent in steps, over all sessions of the run.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.seconds = 0.0
+        self.rows: list[dict[str, float]] = []
+        self._names: list[str] = []
+        self._window: Tensor | None = None
+
+    def record(self, scalars: dict[str, Tensor]) -> None:
+        """Take in a step's scalars, without reading them."""
+        values = torch.stack([value.detach() for value in scalars.values()])
+        if self._window is None:
+            self._names = list(scalars)
+            self._window = torch.zeros(WINDOW, len(values), dtype=values.dtype, device=values.device)
+        self._window[self.step % WINDOW].copy_(values)
+        self.step += 1
+
+    def log(self) -> dict[str, float]:
+        """Add and return a row: the means over the steps since the last one.
+
+        Raises:
+            Diverged: One of those steps returned NaN or infinity.
+        """
+        since = self.rows[-1]["step"] if self.rows else 0
+        means = self._mean(min(self.step - int(since), WINDOW))
+        if not all(math.isfinite(value) for value in means.values()):
+            raise self._divergence(min(self.step - int(since), WINDOW))
+        self.rows.append({"step": self.step, **means, "seconds": round(self.seconds, 2)})
+        return self.rows[-1]
+
+    def final(self) -> dict[str, float]:
+        """Means over the last 1000 steps, or all of them where there were fewer."""
+        return self._mean(min(self.step, WINDOW)) if self.step else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "seconds": self.seconds, "names": self._names, "window": self._window}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._names, self._window = state["names"], state["window"]
+        self.rows = [row for row in self.rows if row["step"] <= self.step]
+
+    def _last(self, count: int) -> Tensor:
+        """The last `count` steps, oldest first, `(count, names)`."""
+        order = (torch.arange(self.step - count, self.step) % WINDOW).to(self._window.device)
+        return self._window.index_select(0, order)
+
+    def _mean(self, count: int) -> dict[str, float]:
+        # In double precision, so that a row does not depend on the order of summation.
+        means = self._last(count).double().mean(0).tolist()
+        return dict(zip(self._names, means, strict=True))
+
+    def _divergence(self, count: int) -> Diverged:
+        step, name = (~self._last(count).isfinite()).nonzero()[0].tolist()
+        return Diverged(self.step - count + step, self._names[name])

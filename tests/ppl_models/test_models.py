@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import nn
+
+from ppl_models import (
+    VAE,
+    Batch,
+    Bernoulli,
+    ConvDecoder,
+    ConvEncoder,
+    Gaussian,
+    MLPDecoder,
+    MLPEncoder,
+    variance_preserving,
+)
+
+
+def test_nets_have_the_courses_shapes() -> None:
+    encoder, decoder = ConvEncoder(), ConvDecoder(latents=10)
+    assert encoder.features == 32 * 7 * 7
+    assert [tuple(p.shape) for p in encoder.parameters()][::2] == [(8, 1, 5, 5), (16, 8, 5, 5), (32, 16, 5, 5)]
+    assert [tuple(p.shape) for p in decoder.parameters()][::2] == [(3136, 10), (64, 32, 5, 5), (32, 1, 5, 5)]
+    assert sum(p.numel() for p in MLPDecoder(latents=40, hidden=(500, 500)).parameters()) == 40 * 500 + 500 + (
+        500 * 500 + 500 + 500 * 784 + 784
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 16, 20)])
+@pytest.mark.parametrize(("encoder", "decoder"), [(ConvEncoder, ConvDecoder), (MLPEncoder, MLPDecoder)])
+def test_nets_broadcast_over_particles(encoder: type, decoder: type, shape: tuple[int, int, int]) -> None:
+    encode, decode = encoder(shape=shape), decoder(latents=4, shape=shape)
+    z = torch.randn(3, 5, 4)
+    images = decode(z)
+    assert images.shape == (3, 5, *shape)
+    torch.testing.assert_close(images[1], decode(z[1]), rtol=1e-4, atol=1e-5)
+    features = encode(images)
+    assert features.shape == (3, 5, encode.features)
+    torch.testing.assert_close(features[2], encode(images[2]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli(), Gaussian(variance=0.04), Gaussian(variance=0.04, learned=True)])
+def test_vae_samples_images_where_none_are_given(likelihood: nn.Module) -> None:
+    model = VAE(latents=3, likelihood=likelihood)
+    assert model(Batch(None, None, torch.arange(7))).shape == (7, 1, 28, 28)
+    mean = model.decode(torch.randn(2, 7, 3)).mean
+    assert mean.shape == (2, 7, 1, 28, 28)
+    assert mean.min() >= 0
+    assert mean.max() <= 1
+
+
+def test_bernoulli_log_probability_of_grey_values() -> None:
+    logits, x = torch.randn(2, 1, 3, 3), torch.rand(2, 1, 3, 3)
+    p = logits.sigmoid()
+    expected = (x * p.log() + (1 - x) * (1 - p).log()).sum((1, 2, 3))
+    torch.testing.assert_close(Bernoulli()(logits).log_prob(x), expected)
+
+
+def test_gaussian_log_probability_and_learned_variance() -> None:
+    outputs, x = torch.randn(2, 1, 3, 3), torch.rand(2, 1, 3, 3)
+    likelihood = Gaussian(variance=0.09, learned=True)
+    squares = ((x - outputs.sigmoid()) ** 2).sum((1, 2, 3)) / 0.09
+    expected = -0.5 * (squares + 9 * torch.log(torch.tensor(2 * torch.pi * 0.09)))
+    torch.testing.assert_close(likelihood(outputs).log_prob(x), expected)
+    likelihood(outputs).log_prob(x).sum().backward()
+    torch.testing.assert_close(likelihood.log_variance.grad, 0.5 * (squares.sum() - 18))
+
+
+def test_variance_preserving_path() -> None:
+    start, end = torch.randn(20000, 2, dtype=torch.float64), torch.randn(20000, 2, dtype=torch.float64)
+    weights = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    path = variance_preserving(start, end, weights)
+    assert path.shape == (20000, 3, 2)
+    torch.testing.assert_close(path[:, 0], end)
+    torch.testing.assert_close(path[:, 2], start)
+    torch.testing.assert_close(path.var(0), torch.ones(3, 2).double(), rtol=0.04, atol=0)
