@@ -1,0 +1,80 @@
+"""The splits of a data set, and the ways of making grey pixels binary."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ppl_models.batch import UsageError
+from runners.data.images import Images
+
+__all__ = ["BINARISATIONS", "DataSet", "binarized"]
+
+BINARISATIONS = ("none", "threshold", "stochastic", "static")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DataSet:
+    """A named data set.
+
+    Attributes:
+        name: What results call it.
+        train: Images to fit.
+        valid: Images to choose by, or `None`.
+        test: Images to report on.
+        binarize: One of `BINARISATIONS`, or "fixed" where the files themselves are binary.
+    """
+
+    name: str
+    train: Images
+    valid: Images | None
+    test: Images
+    binarize: str = "none"
+
+    def __repr__(self) -> str:
+        valid = "" if self.valid is None else f" + {len(self.valid):,} valid"
+        size = "×".join(map(str, self.shape))
+        counts = f"{len(self.train):,} train{valid} + {len(self.test):,} test"
+        return f"DataSet({self.name}: {counts} of {size}, binarize {self.binarize}, on {self.train.device})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return self.train.shape
+
+    def to(self, device: torch.device | str) -> "DataSet":
+        """Return this data set with every split on `device`."""
+        valid = None if self.valid is None else self.valid.to(device)
+        return replace(self, train=self.train.to(device), valid=valid, test=self.test.to(device))
+
+
+def binarized(data: DataSet, how: str, *, seed: int) -> DataSet:
+    """Return the data set with binary pixels, or as it is where `how` is "none".
+
+    "threshold" is 1 above one half. "static" draws every pixel once, from `seed`, its grey value the probability.
+    "stochastic" is static on what is measured (valid and test) but drawn anew for each batch of the training split.
+
+    Raises:
+        UsageError: `how` is none of `BINARISATIONS`.
+    """
+    if how not in BINARISATIONS:
+        raise UsageError(f"--binarize: found {how!r}, expected one of {', '.join(BINARISATIONS)}")
+    splits = {name: getattr(data, name) for name in ("train", "valid", "test")}
+    # A generator for each split: the test images stay the same whatever is kept for training.
+    for part, (name, images) in enumerate(splits.items()):
+        if images is None or how == "none":
+            continue
+        if how == "stochastic" and name == "train":
+            splits[name] = replace(images, fresh=True)
+        elif how == "threshold":
+            splits[name] = replace(images, pixels=(images.pixels > 127).to(torch.uint8) * 255)
+        else:
+            splits[name] = replace(images, pixels=_drawn_once(images.pixels, seed=3 * seed + part))
+    return replace(data, **splits, binarize=how)
+
+
+def _drawn_once(pixels: Tensor, *, seed: int) -> Tensor:
+    generator = torch.Generator(pixels.device).manual_seed(seed)
+    # In chunks: as floats a whole split would take four times its memory.
+    chunks = (torch.bernoulli(chunk / 255, generator=generator) for chunk in pixels.split(4096))
+    return torch.cat([chunk.to(torch.uint8) * 255 for chunk in chunks])
