@@ -4,7 +4,7 @@ import pyro
 from torch import Tensor, nn
 
 from guides.families import Diagonal
-from guides.refine import Params, Refinement
+from guides.refine import Params
 from ppl_models.batch import Batch
 from ppl_models.nets import ConvEncoder
 
@@ -20,7 +20,6 @@ class Amortized(nn.Module):
         latents: Dimensions of the default family.
         encoder: A module `(*, C, H, W) → (*, features)`, with `features` among its attributes.
         family: The family of posteriors; `Diagonal(latents)` by default.
-        refinement: Gradient steps on the encoder's answer for each batch, or `None`.
         site: The name of the latent.
     """
 
@@ -30,14 +29,13 @@ class Amortized(nn.Module):
         latents: int = 10,
         encoder: nn.Module | None = None,
         family: nn.Module | None = None,
-        refinement: Refinement | None = None,
         site: str = "z",
     ) -> None:
         super().__init__()
         self.encoder = ConvEncoder() if encoder is None else encoder
         self.family = Diagonal(latents) if family is None else family
         self.latents = self.family.latents
-        self.refinement, self.site = refinement, site
+        self.site = site
         self.heads = nn.ModuleDict(
             {name: nn.Linear(self.encoder.features, len(value)) for name, value in self.family.initial().items()}
         )

@@ -8,7 +8,7 @@ from guides import SGD, Adam, Amortized, Diagonal, Free, Refinement
 from ppl_models import VAE, Bernoulli, ConvDecoder, ConvEncoder, Gaussian, MLPDecoder, MLPEncoder, UsageError
 from runners import data as sources
 from runners.data import DataSet
-from runners.loop.command import Options, Parser, non_negative_number, positive, positive_number
+from runners.loop.command import Options, Parser, add_run_options, non_negative_number, positive, positive_number
 from runners.loop.random import forked
 
 __all__ = ["DEFAULTS", "OPTIMIZERS", "PRESETS", "data_of", "device_of", "pair_of", "parser"]
@@ -86,9 +86,10 @@ OPTIMIZERS = {
 }
 
 
-def parser(examples: str) -> Parser:
-    """The command's options."""
-    parser = Parser("Variational inference in a deep generative model.", examples)
+def parser(page: str | None) -> Parser:
+    """The options of svi.py, whose docstring is `page`."""
+    parser = Parser("Variational inference in a deep generative model.", page)
+    add_run_options(parser)
     add = parser.add_argument
     add("--preset", choices=list(PRESETS), help="settings by name; other options change them")
     add("--model", choices=["conv", "mlp"], help="the networks of the VAE")
@@ -124,7 +125,6 @@ def data_of(options: Options) -> DataSet:
         options["data"],
         root=options["data_root"],
         binarize=options["binarize"],
-        seed=options["seed"],
         all_train=options["all_train"],
     )
 

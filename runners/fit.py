@@ -34,7 +34,7 @@ __all__ = ["ADAM", "REPORT", "Fit", "default_device"]
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.9), fused=True)
 """The courses' Adam, updating all parameters in one call."""
 
-REPORT = Refinement(steps=200, rule=Adam(lr=0.1), decay=0.0)
+REPORT = Refinement(steps=200, rule=Adam(lr=0.1), final=0.01, decay=0.0)
 """How rows that start from the prior are refined for reports."""
 
 Precision = Literal["float32", "bf16"]

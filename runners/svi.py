@@ -85,7 +85,7 @@ def load(folder: Path | str, *, data: DataSet | None = None, device: torch.devic
 @command
 def main(argv: Sequence[str] | None = None) -> Fit:
     """Run the command; returns the finished fit."""
-    given = vars(parser((__doc__ or "").split("\n\n")[1]).parse_args(argv))
+    given = vars(parser(__doc__).parse_args(argv))
     if given.get("quick"):
         given = {"steps": 300, "images": 200, "updates": 50} | given
     if "epochs" in given and "steps" in given:

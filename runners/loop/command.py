@@ -16,6 +16,7 @@ from runners.loop.folder import RunFolder
 __all__ = [
     "Options",
     "Parser",
+    "add_run_options",
     "command",
     "interrupted",
     "non_negative_number",
@@ -31,30 +32,36 @@ NOT_SETTINGS = ("out", "resume", "data_root", "device")
 
 
 class Parser(argparse.ArgumentParser):
-    """Options without defaults, so that what was given can be told from what was not; errors are one line."""
+    """Bad options are a `UsageError`; without defaults, what was given can be told from what was not."""
 
-    def __init__(self, description: str, examples: str) -> None:
+    def __init__(self, description: str, page: str | None, *, default: object = argparse.SUPPRESS) -> None:
+        """Describe a command by one line and by the examples that its module's docstring opens with."""
         super().__init__(
             description=description,
-            epilog=examples,
-            argument_default=argparse.SUPPRESS,
+            epilog=(page or "").split("\n\n")[1],
+            argument_default=default,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.add_argument("--data", help="auto, mnist, fashion, fixed-binarized, digits, a folder of images or a .npz")
-        self.add_argument("--data-root", type=Path, help="folder with data sets (default: $PPL_DATA, else data/)")
-        self.add_argument("--binarize", choices=["none", "threshold", "stochastic", "static"])
-        self.add_argument("--steps", type=positive)
-        self.add_argument("--batch", type=positive)
-        self.add_argument("--seed", type=int)
-        self.add_argument("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
-        self.add_argument("--precision", choices=["float32", "bf16"], help="of the networks; densities are float32")
-        self.add_argument("--out", type=Path, help="the run folder itself (default: a new one under runs/)")
-        self.add_argument("--resume", action="store_true", help="go on with the run in --out, or with the newest one")
-        self.add_argument("--quick", action="store_true", help="a few hundred steps, to see that all is well")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+def add_run_options(parser: Parser) -> None:
+    """Give a command that trains the options that all of them share."""
+    add = parser.add_argument
+    add("--data", help="auto, mnist, fashion, fixed-binarized, digits, a folder of images or a .npz")
+    add("--data-root", type=Path, help="folder with data sets (default: $PPL_DATA, else data/)")
+    add("--binarize", choices=["none", "threshold", "stochastic", "static"])
+    add("--steps", type=positive)
+    add("--batch", type=positive)
+    add("--seed", type=int)
+    add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
+    add("--precision", choices=["float32", "bf16"], help="of the networks; densities are float32")
+    add("--out", type=Path, help="the run folder itself (default: a new one under runs/)")
+    add("--resume", action="store_true", help="go on with the run in --out, or with the newest one")
+    add("--quick", action="store_true", help="a few hundred steps, to see that all is well")
 
 
 def positive(text: str) -> int:

@@ -1,0 +1,107 @@
+"""Fits side by side on the same images and the same noise: a table of paired differences.
+
+    python runners/compare.py runs/A runs/B          each run's guide on its own model
+    python runners/compare.py runs/A --free 200      run A's guide, and free parameters on A's frozen model
+
+In Python: `compare(vae, free)`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from guides import Diagonal, Free
+from ppl_models import UsageError
+from runners import svi
+from runners.fit import Fit
+from runners.loop.command import Parser, command, positive
+
+__all__ = ["Comparison", "compare", "main"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Bounds of several fits on the same images, and their differences from the first, in nats per image.
+
+    Attributes:
+        elbo: The bound of each image by the fit's name, `(images,)`.
+        kl: Its KL term likewise.
+    """
+
+    elbo: dict[str, Tensor]
+    kl: dict[str, Tensor]
+
+    def difference(self, name: str) -> tuple[float, float]:
+        """The mean of a fit's bound minus the first one's, image by image, and its standard error."""
+        first = next(iter(self.elbo.values()))
+        return _mean_and_error(self.elbo[name] - first)
+
+    def __repr__(self) -> str:
+        names = list(self.elbo)
+        width = max(map(len, names))
+        head = f"{'':{width}}  {'ELBO':>16}  {'KL':>7}  minus {names[0]}"
+        lines = [f"{len(self.elbo[names[0]]):,} images, nats per image", head]
+        for name in names:
+            (elbo, error), kl = _mean_and_error(self.elbo[name]), float(self.kl[name].mean())
+            line = f"{name:{width}}  {elbo:9.2f} ± {error:4.2f}  {kl:7.2f}"
+            if name != names[0]:
+                line += "  {:+.2f} ± {:.2f}".format(*self.difference(name))
+            lines.append(line)
+        return "\n".join(lines)
+
+
+def compare(
+    *fits: Fit, names: Sequence[str] | None = None, images: int = 1000, updates: int | None = None
+) -> Comparison:
+    """Evaluate fits on the first `images` test images with the same noise.
+
+    Args:
+        fits: The fits; free parameters start from the prior and are refined, on noise that is not used again.
+        names: What to call them; by default their guides' names.
+        images: How many test images.
+        updates: Gradient steps for free parameters; by default 200.
+
+    Raises:
+        UsageError: The fits are of different data sets, or there are none.
+    """
+    if not fits or len({(fit.data.name, fit.data.binarize) for fit in fits}) != 1:
+        raise UsageError("compare: expected at least one fit, all of the same data set and binarisation")
+    test = fits[0].data.test
+    chosen = test.first(min(images, len(test)))
+    elbo, kl = {}, {}
+    for position, fit in enumerate(fits):
+        name = names[position] if names else type(fit.guide).__name__
+        name = f"{name} {position + 1}" if name in elbo else name
+        parts = fit.bounds(chosen, updates=updates)
+        elbo[name], kl[name] = parts.elbo.double().cpu(), parts.kl.double().cpu()
+    return Comparison(elbo, kl)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> Comparison:
+    """Run the command; returns the comparison."""
+    parser = Parser("Fits side by side on the same images and noise.", __doc__, default=None)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders of svi.py")
+    parser.add_argument("--free", type=positive, metavar="UPDATES", help="add free parameters on the first run's model")
+    parser.add_argument("--images", type=positive, default=1000, help="of the test set, the first ones")
+    options = parser.parse_args(argv)
+    fits = [svi.load(folder) for folder in options.runs]
+    names = [folder.name for folder in options.runs]
+    if options.free:
+        first = fits[0]
+        free = Free(first.data.train, family=Diagonal(first.model.latents))
+        fits.append(first.swap(free, train_model=False))
+        names.append(f"free, {options.free} updates")
+    comparison = compare(*fits, names=names, images=options.images, updates=options.free)
+    print(comparison)
+    return comparison
+
+
+def _mean_and_error(values: Tensor) -> tuple[float, float]:
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
+
+
+if __name__ == "__main__":
+    comparison = main()

@@ -1,0 +1,68 @@
+"""Small sets of images and small networks, for tests of training."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from guides import Amortized, Diagonal, Free, Refinement
+from ppl_models import VAE, MLPDecoder, MLPEncoder
+from runners.data import DataSet, Images
+
+
+def images(count: int, *, first: int = 0, fresh: bool = False) -> Images:
+    """Blurry bars of two kinds with labels, 8×8."""
+    generator = torch.Generator().manual_seed(first)
+    y = torch.randint(0, 2, (count,), generator=generator)
+    place = torch.randint(1, 7, (count, 1, 1), generator=generator)
+    line = (torch.arange(8) - place).abs() < 2
+    upright = line.expand(count, 8, 8)
+    pixels = torch.where(y[:, None, None].bool(), upright, upright.mT).to(torch.uint8) * 230
+    return Images(pixels[:, None], y, torch.arange(first, first + count), fresh=fresh)
+
+
+def data_set(*, train: int = 200, test: int = 50, fresh: bool = False) -> DataSet:
+    """A data set of bars."""
+    splits = {"train": images(train, fresh=fresh), "valid": None, "test": images(test, first=train)}
+    return DataSet(name="bars", **splits, binarize="stochastic" if fresh else "none")
+
+
+def model(*, latents: int = 2, hidden: tuple[int, ...] = (16,)) -> VAE:
+    """A small VAE of bars."""
+    return VAE(decoder=MLPDecoder(latents=latents, shape=(1, 8, 8), hidden=hidden))
+
+
+def amortized(*, latents: int = 2, hidden: tuple[int, ...] = (16,)) -> Amortized:
+    """A small encoder of bars."""
+    encoder = MLPEncoder(shape=(1, 8, 8), hidden=hidden)
+    return Amortized(encoder=encoder, family=Diagonal(latents))
+
+
+def free(data: DataSet, *, latents: int = 2, refinement: Refinement | None = None) -> Free:
+    """Free parameters of a data set's training images."""
+    return Free(data.train, latents=latents, refinement=refinement)
+
+
+def write_npz(path: Path, *, train: int = 160, other: int = 40) -> Path:
+    """A file in the format of the fixed binarisation of MNIST, with random blobs."""
+    generator = np.random.default_rng(0)
+    splits = {}
+    for name, count in (("train", train), ("valid", other), ("test", other)):
+        blobs = np.zeros((count, 28, 28), dtype=np.uint8)
+        for blob in blobs:
+            row, column = generator.integers(4, 16, 2)
+            blob[row : row + 8, column : column + 5] = 1
+        splits[name] = np.packbits(blobs.reshape(count, 784), axis=1)
+    np.savez(path, **splits)
+    return path
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all of a module's parameters and buffers."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(module: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
+    """The names whose values are no longer those of `before`."""
+    return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
