@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["Program", "Site", "WeightLatents", "run_program"]
+__all__ = ["FiniteSites", "Program", "Site", "WeightLatents", "run_program"]
 
 Program = Callable[[Batch], Any]
 
@@ -99,6 +99,17 @@ class WeightLatents(ScaleMessenger):
             return
         if not msg["is_observed"] if self.sites is None else msg["name"] in self.sites:
             super()._process_message(msg)
+
+
+class FiniteSites(Messenger):
+    """Stops any program inside it at the first site whose value or log-density is not finite; reads on the host."""
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if type(msg["fn"]).__name__ == "_Subsample":
+            return
+        for what, values in (("value", msg["value"]), ("log-density", msg["fn"].log_prob(msg["value"]))):
+            if not values.isfinite().all():
+                raise FloatingPointError(f"the {what} of site '{msg['name']}'")
 
 
 def run_program(

@@ -17,14 +17,14 @@ from guides.evidence import bounds, inferred
 from guides.objectives import ELBO, Objective, Terms
 from guides.predictive import interpolation, predictive
 from guides.refine import Adam, Refinement
-from guides.sites import Program
-from ppl_models import Batch
+from guides.sites import FiniteSites, Program
+from ppl_models import Batch, UsageError
 from runners import figures
 from runners.data import DataSet
 from runners.loop.blueprint import describe
 from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
 from runners.loop.folder import RunFolder
-from runners.loop.history import History
+from runners.loop.history import Diverged, History
 from runners.loop.inference import InferenceStep
 from runners.loop.random import RandomState, forked
 from runners.loop.train import train
@@ -138,17 +138,20 @@ class Fit:
         if self.folder and not self.folder.holds_run:
             self.folder.create(self.config())
         with self._random.active():
-            self.stopped = train(
-                self._step,
-                self._stream,
-                self.history,
-                until=self.settings["steps"],
-                every=self.settings["every"],
-                save=self._save_checkpoint if self.folder else None,
-                on_row=self.folder.append if self.folder else None,
-                on_step=self._picture if self.folder and self.settings["pictures"] else None,
-                progress=self.progress,
-            )
+            try:
+                self.stopped = train(
+                    self._step,
+                    self._stream,
+                    self.history,
+                    until=self.settings["steps"],
+                    every=self.settings["every"],
+                    save=self._save_checkpoint if self.folder else None,
+                    on_row=self.folder.append if self.folder else None,
+                    on_step=self._picture if self.folder and self.settings["pictures"] else None,
+                    progress=self.progress,
+                )
+            except Diverged as error:
+                raise UsageError(f"{error}{self._first_not_finite(error.step)}") from error
         return self
 
     def swap(
@@ -265,6 +268,21 @@ class Fit:
 
     def _save_checkpoint(self) -> None:
         save_checkpoint(self.folder.checkpoint, self._parts)
+
+    def _first_not_finite(self, step: int) -> str:
+        """Replay the run from its checkpoint to the step that diverged, and say what was first."""
+        if self.folder is None:
+            return " (with a run folder, out=..., the site would be named)"
+        load_checkpoint(self.folder.checkpoint, self._parts, device=self.device)
+        while self.history.step < step:
+            self._step.before(self.history.step, self.settings["steps"])
+            self.history.record(self._step(next(self._stream)))
+        try:
+            with FiniteSites():
+                self._step(next(self._stream))
+        except FloatingPointError as error:
+            return f", first in {error}; {self.folder.checkpoint} is of an earlier step"
+        return f", though every site is finite; {self.folder.checkpoint} is of an earlier step"
 
     def _picture(self, step: int) -> None:
         if step % max(self.settings["steps"] // self.settings["pictures"], 1) == 0:

@@ -53,12 +53,21 @@ class History:
         Raises:
             Diverged: One of those steps returned NaN or infinity.
         """
-        since = self.rows[-1]["step"] if self.rows else 0
-        means = self._mean(min(self.step - int(since), WINDOW))
-        if not all(math.isfinite(value) for value in means.values()):
-            raise self._divergence(min(self.step - int(since), WINDOW))
-        self.rows.append({"step": self.step, **means, "seconds": round(self.seconds, 2)})
+        self.rows.append({"step": self.step, **self.check(), "seconds": round(self.seconds, 2)})
         return self.rows[-1]
+
+    def check(self) -> dict[str, float]:
+        """The means over the steps since the last row, none where there are none.
+
+        Raises:
+            Diverged: One of those steps returned NaN or infinity.
+        """
+        count = min(self.step - int(self.rows[-1]["step"] if self.rows else 0), WINDOW)
+        means = self._mean(count) if count else {}
+        if not all(math.isfinite(value) for value in means.values()):
+            step, name = (~self._last(count).isfinite()).nonzero()[0].tolist()
+            raise Diverged(self.step - count + step, self._names[name])
+        return means
 
     def final(self) -> dict[str, float]:
         """Means over the last 1000 steps, or all of them where there were fewer."""
@@ -81,7 +90,3 @@ class History:
         # In double precision, so that a row does not depend on the order of summation.
         means = self._last(count).double().mean(0).tolist()
         return dict(zip(self._names, means, strict=True))
-
-    def _divergence(self, count: int) -> Diverged:
-        step, name = (~self._last(count).isfinite()).nonzero()[0].tolist()
-        return Diverged(self.step - count + step, self._names[name])

@@ -67,7 +67,7 @@ def train(
     """
     bar = tqdm(total=until, initial=history.step, disable=not progress, unit="step", dynamic_ncols=True)
     with bar, _deferred_signals() as stopped:
-        saved, cost = time.monotonic(), _timed(save)
+        cost, saved = _saved(save, history), time.monotonic()
         while history.step < until and not stopped:
             started = time.monotonic()
             step.before(history.step, until)
@@ -82,15 +82,17 @@ def train(
                 on_step(history.step)
             bar.update()
             if time.monotonic() - saved > max(cost / SAVING, PAUSE):
-                cost = _timed(save)
+                cost = _saved(save, history)
                 saved = time.monotonic()
-        _timed(save)
+        _saved(save, history)
     return stopped[0] if stopped else None
 
 
-def _timed(save: Callable[[], None] | None) -> float:
+def _saved(save: Callable[[], None] | None, history: History) -> float:
+    """Save, unless the run has diverged: a checkpoint never holds numbers that are not finite. Returns the seconds."""
     started = time.monotonic()
     if save:
+        history.check()
         save()
     return time.monotonic() - started
 

@@ -237,6 +237,14 @@ def test_divergence_names_the_step() -> None:
         fit.run(10)
 
 
+def test_divergence_with_a_folder_names_the_site(tmp_path: Path) -> None:
+    fit = Fit(small.model(), small.amortized(), small.data_set(), batch=20, progress=False, out=tmp_path / "run")
+    with torch.no_grad():
+        fit.guide.heads["log"].bias.fill_(200.0)  # a standard deviation of e^200
+    with pytest.raises(UsageError, match=r"step 0, first in the value of site 'z'; .*checkpoint.pt"):
+        fit.run(10)
+
+
 def test_save_and_load_rebuild_the_pair(tmp_path: Path) -> None:
     for name, make in GUIDES.items():
         data = small.data_set()
