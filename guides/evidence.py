@@ -65,7 +65,9 @@ def bounds(
     """
     parts = []
     for position, batch in enumerate(batches):
+        # Even seeds refine and odd ones judge, so that no noise is used twice.
+        torch.manual_seed(2 * (seed + position))
         posterior = inferred(model, guide, batch, refinement=refinement, start=start)
-        torch.manual_seed(seed + position)
+        torch.manual_seed(2 * (seed + position) + 1)
         parts.append(terms(model, posterior, batch, particles=particles))
     return Terms(*(torch.cat([part.mean(0) for part in column]) for column in zip(*parts, strict=True)))

@@ -89,7 +89,9 @@ class Free(nn.Module):
         return self._gather(batch, self.params) if self.warm else self.prior(batch)
 
     def memory(self, batch: Batch) -> Params:
-        """How often each datum has been visited, and its moments where they are kept."""
+        """How often each datum has been visited, and its moments where they are kept; nothing for a cold start."""
+        if not self.warm:
+            return {}
         return self._gather(batch, [name for name in self.tables if name not in self.params])
 
     def store(self, batch: Batch, params: Params, memory: Params) -> None:

@@ -34,7 +34,7 @@ __all__ = ["ADAM", "REPORT", "Fit", "default_device"]
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.9), fused=True)
 """The courses' Adam, updating all parameters in one call."""
 
-REPORT = Refinement(steps=200, rule=Adam(lr=0.1), final=0.01, decay=0.0)
+REPORT = Refinement(steps=200, rule=Adam(lr=0.1, betas=(0.8, 0.95)), final=0.01, decay=0.0)
 """How rows that start from the prior are refined for reports."""
 
 Precision = Literal["float32", "bf16"]
@@ -178,18 +178,22 @@ class Fit:
         """The guide for images that it was not trained on: free rows start from the prior and are refined."""
         return inferred(self.model, self.guide, batch, **self._refinement(updates))
 
-    def bounds(self, images: Any, *, particles: int = 1, updates: int | None = None, size: int = 500) -> Terms:
+    def bounds(
+        self, images: Any, *, particles: int = 1, updates: int | None = None, rows: bool = False, size: int = 500
+    ) -> Terms:
         """The bound of each image and its parts, `(images,)`, with noise that no refinement has seen.
 
         Args:
             images: A split, such as `fit.data.test.first(1000)`.
             particles: Samples of the latents per image.
-            updates: Gradient steps for free rows, which start from the prior; by default 200.
+            updates: Gradient steps for free rows; by default 200.
+            rows: Whether free rows start where training left them, for training images, instead of from the prior.
             size: Images at a time.
         """
         with self._aside():
             batches = images.in_order(size)
-            return bounds(self.model, self.guide, batches, particles=particles, **self._refinement(updates))
+            refinement = self._refinement(updates, rows=rows)
+            return bounds(self.model, self.guide, batches, particles=particles, **refinement)
 
     def result(self, *, images: int | None = None, updates: int | None = None) -> dict[str, Any]:
         """The final figures: training, and the test set or its first `images`, in nats per image."""
@@ -207,7 +211,7 @@ class Fit:
         }
         if free:
             refined = min(count, len(self.data.train))
-            result["train_refined"] = _summary(self.bounds(self.data.train.first(refined), updates=updates))
+            result["train_refined"] = _summary(self.bounds(self.data.train.first(refined), updates=updates, rows=True))
             result["updates"] = updates or REPORT.steps
         return result
 
@@ -260,9 +264,10 @@ class Fit:
             program = program.to(self.device, memory_format=torch.channels_last)
         return program
 
-    def _refinement(self, updates: int | None) -> dict[str, Any]:
+    def _refinement(self, updates: int | None, *, rows: bool = False) -> dict[str, Any]:
         if hasattr(self.guide, "prior"):
-            return {"refinement": _with_steps(REPORT, updates), "start": self.guide.prior}
+            start = self.guide.start if rows else self.guide.prior
+            return {"refinement": _with_steps(REPORT, updates), "start": start}
         refinement = getattr(self.guide, "refinement", None)
         return {"refinement": refinement and _with_steps(refinement, updates)}
 

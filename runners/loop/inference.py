@@ -90,7 +90,7 @@ class InferenceStep:
         """One optimiser instead of two: the batch's parameters and the rest move by one backward pass."""
         guide, rule = self.guide, self.guide.refinement.rule
         memory = guide.memory(batch)
-        visits = memory.pop("visits")
+        visits = memory.pop("visits", None)
         params = {name: value.requires_grad_() for name, value in guide.start(batch).items()}
         loss, parts = self.objective(self.model, partial(_sampled, guide, params), batch)
         self._descend(loss, list(params.values()))
@@ -98,7 +98,8 @@ class InferenceStep:
             grads = {name: value.grad * len(batch.index) for name, value in params.items()}
             size = guide.refinement.size(0, visits)
             params, moments = rule.update(params, grads, memory or rule.start(params), size)
-        guide.store(batch, params, {"visits": visits + 1, **(moments if memory else {})})
+        kept = moments if memory else {}
+        guide.store(batch, params, kept if visits is None else kept | {"visits": visits + 1})
         return loss, parts
 
     def _descend(self, loss: Tensor, leaves: list[Tensor]) -> None:

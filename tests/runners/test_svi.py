@@ -15,7 +15,7 @@ from runners import compare, svi
 from runners.loop.history import History
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--steps", "30", "--batch", "16", "--images", "20", "--updates", "3"]
+TINY = ["--steps", "16", "--batch", "16", "--images", "20", "--updates", "3"]
 VARIANTS = {
     "s1": [],
     "s1 as in the course": ["--preset", "s1-course"],
@@ -69,14 +69,14 @@ def test_every_variant_runs_and_resumes_to_equal_bits(
     command = [*options, *data, *TINY]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run = svi.main([*command, "--out", str(whole)])
-    assert run.history.step == 30
+    assert run.history.step == 16
     assert "nats per image" in capsys.readouterr().out
 
     record = History.record
 
     def record_and_stop(history: History, scalars: dict[str, torch.Tensor]) -> None:
         record(history, scalars)
-        if history.step == 13:
+        if history.step == 7:
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(History, "record", record_and_stop)
@@ -85,7 +85,7 @@ def test_every_variant_runs_and_resumes_to_equal_bits(
     assert exit_code.value.code == 130
     said = capsys.readouterr().err
     assert f"--resume --out {cut}" in said
-    assert states(cut)["history"]["step"] == 13
+    assert states(cut)["history"]["step"] == 7
     svi.main(["--resume", "--out", str(cut)])
     assert_same(states(cut), states(whole))
     assert without_seconds(cut) == without_seconds(whole)
@@ -106,7 +106,7 @@ def test_result_says_what_it_is(data: list[str], tmp_path: Path) -> None:
         assert {"elbo", "elbo_se", "log_likelihood", "kl", "images"} <= result[part].keys()
         assert abs(result[part]["elbo"] - result[part]["log_likelihood"] + result[part]["kl"]) < 1e-4
     assert result["updates"] == 3
-    assert result["steps"] == 30
+    assert result["steps"] == 16
     assert result["test"]["images"] == 20
     config = json.loads((tmp_path / "free" / "config.json").read_text())
     assert config["options"]["preset"] == "s1"
