@@ -52,9 +52,12 @@ class Free(nn.Module):
         row_of = torch.full((int(index.max()) + 1,), -1, dtype=torch.int32)
         row_of[index] = torch.arange(len(index), dtype=torch.int32)
         self.register_buffer("row_of", row_of, persistent=False)
-        tables = {name: value.expand(len(index), -1).clone() for name, value in self.family.initial().items()}
-        self.params = list(tables)
-        tables["visits"] = torch.zeros(len(index), 1)
+        initial = self.family.initial()
+        for name, value in initial.items():
+            self.register_buffer(f"initial_{name}", value, persistent=False)
+        self.params = list(initial)
+        tables = {name: value.expand(len(index), *value.shape).clone() for name, value in initial.items()}
+        tables["visits"] = torch.zeros(len(index))
         if self.refinement.keep_moments:
             tables |= self.refinement.rule.start({name: tables[name] for name in self.params})
         self.tables = list(tables)
@@ -67,26 +70,35 @@ class Free(nn.Module):
     def extra_repr(self) -> str:
         return f"rows={len(self):,}, carried={self.carried}"
 
-    def check_rows(self, index: Tensor) -> None:
-        """Refuse a split some of whose data have no row; called once, on the host, before training."""
+    def check_rows(self, index: Tensor, *, batch: int) -> None:
+        """Refuse a split some of whose data have no row; called once, on the host, before training.
+
+        Raises:
+            UsageError: They have none, or, of a carried guide, the batch size is not the number of rows.
+        """
         if self.carried:
+            if batch != len(self):
+                raise UsageError(
+                    f"the carried guide has {len(self)} rows, one per position, but the batch size is {batch}"
+                )
             return
-        known = index.cpu() < len(self.row_of)
-        missing = int((~known).sum() + (self.row_of.cpu()[index.cpu()[known]] < 0).sum())
+        index, row_of = index.cpu(), self.row_of.cpu()
+        known = index < len(row_of)
+        missing = int((~known).sum() + (row_of[index[known]] < 0).sum())
         if missing:
             raise UsageError(
                 f"the free guide has {len(self):,} rows and none for {missing:,} of these {len(index):,} data: make "
                 "it from the split that it is to be trained on, Free(data.train)"
             )
 
-    def prior(self, batch: Batch) -> Params:
-        """Fresh rows for data that have none, at N(0, I)."""
-        rows = len(batch.index)
-        return {name: value.to(self.table_visits).expand(rows, -1) for name, value in self.family.initial().items()}
+    def fresh(self, batch: Batch) -> Params:
+        """Rows for data that have none, at N(0, I)."""
+        initial = {name: getattr(self, f"initial_{name}") for name in self.params}
+        return {name: value.expand(len(batch.index), *value.shape) for name, value in initial.items()}
 
     def start(self, batch: Batch) -> Params:
         """The rows of this batch, `(batch, size)` per parameter."""
-        return self._gather(batch, self.params) if self.warm else self.prior(batch)
+        return self._gather(batch, self.params) if self.warm else self.fresh(batch)
 
     def memory(self, batch: Batch) -> Params:
         """How often each datum has been visited, and its moments where they are kept; nothing for a cold start."""
@@ -123,11 +135,8 @@ class Free(nn.Module):
 def _indices(data: Any) -> Tensor:
     """The data's indices, `(N,)` of int64, from a split, a number or a sequence."""
     index = getattr(data, "index", None)
-    if isinstance(index, Tensor):
-        return index.cpu().long()
-    if isinstance(data, int):
-        return torch.arange(data)
-    index = torch.as_tensor(data, dtype=torch.int64)
+    index = index if isinstance(index, Tensor) else range(data) if isinstance(data, int) else data
+    index = torch.as_tensor(index, dtype=torch.int64, device="cpu")
     if index.dim() != 1 or not len(index) or int(index.min()) < 0 or len(index.unique()) != len(index):
         raise UsageError("Free(data): expected a split, a number of rows, or distinct indices from 0 on")
     return index

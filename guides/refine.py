@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,10 +11,32 @@ from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models.batch import Batch
 
-__all__ = ["SGD", "Adam", "Params", "Refinement", "RowRule", "refine"]
+__all__ = ["SGD", "Adam", "Params", "Refinement", "RowRule", "Rows", "refine"]
 
 Params = dict[str, Tensor]
 """Variational parameters, or what an optimiser keeps for them, by name; one row per datum, `(batch, *)`."""
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A guide that keeps parameters of its own for each datum, as `Free` does."""
+
+    refinement: "Refinement"
+
+    def check_rows(self, index: Tensor, *, batch: int) -> None:
+        """Refuse data without a row; called once, on the host, before training."""
+
+    def start(self, batch: Batch) -> "Params":
+        """The rows of a batch, where training left them."""
+
+    def fresh(self, batch: Batch) -> "Params":
+        """Rows for data that have none."""
+
+    def memory(self, batch: Batch) -> "Params":
+        """What earlier visits to these rows left: visits and moments."""
+
+    def store(self, batch: Batch, params: "Params", memory: "Params") -> None:
+        """Put refined rows and their memory back."""
 
 
 class RowRule(Protocol):
@@ -24,7 +46,7 @@ class RowRule(Protocol):
         """The moments before the first step."""
 
     def update(self, params: Params, grads: Params, moments: Params, size: Tensor | float) -> tuple[Params, Params]:
-        """Parameters and moments after one descent step; `size` `(batch, 1)` or a number scales the rule's `lr`."""
+        """Parameters and moments after one descent step; `size`, `(batch,)` or a number, scales the rule's `lr`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +64,7 @@ class SGD:
     def update(self, params: Params, grads: Params, moments: Params, size: Tensor | float) -> tuple[Params, Params]:
         if self.momentum:
             grads = moments = {name: self.momentum * moments[name] + grad for name, grad in grads.items()}
-        return {name: value - self.lr * size * grads[name] for name, value in params.items()}, moments
+        return {name: value - self.lr * _by_row(size, value) * grads[name] for name, value in params.items()}, moments
 
 
 @dataclass(frozen=True)
@@ -52,13 +74,13 @@ class Adam:
     A table under a dense Adam would keep moving rows that are not in the batch, by their momentum.
     """
 
-    lr: float = 0.3
+    lr: float = 0.5
     betas: tuple[float, float] = (0.7, 0.99)
     eps: float = 1e-8
 
     def start(self, params: Params) -> Params:
         rows = next(iter(params.values()))
-        moments = {"count": rows.new_zeros(len(rows), 1)}
+        moments = {"count": rows.new_zeros(len(rows))}
         for name, value in params.items():
             moments[f"{name}_first"] = torch.zeros_like(value)
             moments[f"{name}_second"] = torch.zeros_like(value)
@@ -72,9 +94,15 @@ class Adam:
         for name, value in params.items():
             first = torch.lerp(grads[name], moments[f"{name}_first"], beta1)
             second = torch.lerp(grads[name].square(), moments[f"{name}_second"], beta2)
-            updated[name] = value - step * first / (second.sqrt() / root + self.eps)
+            step_size, scale = _by_row(step, value), _by_row(root, value)
+            updated[name] = value - step_size * first / (second.sqrt() / scale + self.eps)
             kept[f"{name}_first"], kept[f"{name}_second"] = first, second
         return updated, kept
+
+
+def _by_row(size: Tensor | float, values: Tensor) -> Tensor | float:
+    """A number per row, `(batch,)`, made to multiply `values`, `(batch, *)`."""
+    return size.view(-1, *[1] * (values.dim() - 1)) if isinstance(size, Tensor) else size
 
 
 @dataclass(frozen=True)
@@ -96,12 +124,12 @@ class Refinement:
     steps: int = 10
     rule: RowRule = Adam()
     final: float = 0.1
-    decay: float = 0.3
+    decay: float = 0.7
     keep_moments: bool = True
     joint: bool = False
 
     def size(self, step: int, visits: Tensor | None) -> Tensor | float:
-        """The factor on the rule's step size, `(batch, 1)` where visits are counted."""
+        """The factor on the rule's step size, `(batch,)` where visits are counted."""
         within = 1 - (1 - self.final) * step / max(self.steps - 1, 1)
         return within if visits is None or not self.decay else within * (1 + visits) ** -self.decay
 

@@ -65,7 +65,13 @@ class Recorder(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
+            value, event = self.values[msg["name"]], msg["fn"].event_shape
+            if value.shape[value.dim() - len(event) :] != event:
+                raise UsageError(
+                    f"site '{msg['name']}': the guide's value has shape {tuple(value.shape)}, the model expects it to "
+                    f"end in {tuple(event)}"
+                )
+            msg["value"], msg["done"] = value, True
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         # A plate announces itself as a sample site of its indices; its class is private to Pyro.

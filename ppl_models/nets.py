@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from ppl_models.batch import UsageError
+
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder", "over_leading"]
 
 
@@ -86,8 +88,10 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """A dense layer and two 5×5 transposed convolutions of stride 2: `(*, latents) → (*, C, H, W)`.
 
-    With the defaults 7 → 14 → 28 pixels and 64 → 32 → 1 channels, no activation at the end. The sides of `shape`
-    must be multiples of 4.
+    With the defaults 7 → 14 → 28 pixels and 64 → 32 → 1 channels, no activation at the end.
+
+    Raises:
+        UsageError: A side of `shape` is not a multiple of 4.
     """
 
     def __init__(
@@ -95,6 +99,8 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.latents, self.shape, self.channels = latents, tuple(shape), tuple(channels)
+        if self.shape[1] % 4 or self.shape[2] % 4:
+            raise UsageError(f"ConvDecoder: images of {self.shape[1:]}, expected sides that are multiples of 4")
         first, second = self.channels
         self.height, self.width = self.shape[1] // 4, self.shape[2] // 4
         self.dense = nn.Sequential(nn.Linear(latents, first * self.height * self.width), nn.ReLU())

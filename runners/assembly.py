@@ -8,10 +8,18 @@ from guides import SGD, Adam, Amortized, Diagonal, Free, Refinement
 from ppl_models import VAE, Bernoulli, ConvDecoder, ConvEncoder, Gaussian, MLPDecoder, MLPEncoder, UsageError
 from runners import data as sources
 from runners.data import DataSet
-from runners.loop.command import Options, Parser, add_run_options, non_negative_number, positive, positive_number
+from runners.loop.command import (
+    Options,
+    Parser,
+    add_run_options,
+    natural,
+    non_negative_number,
+    positive,
+    positive_number,
+)
 from runners.loop.random import forked
 
-__all__ = ["DEFAULTS", "OPTIMIZERS", "PRESETS", "data_of", "device_of", "pair_of", "parser"]
+__all__ = ["DEFAULTS", "OPTIMIZERS", "PRESETS", "QUICK", "check_options", "data_of", "device_of", "pair_of", "parser"]
 
 DEFAULTS: Options = {
     "preset": "s1",
@@ -25,12 +33,11 @@ DEFAULTS: Options = {
     "sigma2": 0.01,
     "latents": 10,
     "guide": "free",
-    "family": "diagonal",
     "scale": "log",
     "local_steps": 10,
     "local_rule": "adam",
     "local_lr": None,
-    "optimizers": "two",
+    "joint": False,
     "carried": False,
     "cold": False,
     "beta": 1.0,
@@ -78,6 +85,15 @@ PRESETS: dict[str, Options] = {
     },
 }
 
+QUICK: Options = {"steps": 300, "images": 200, "updates": 50}
+
+NEEDED = (
+    (("hidden",), "model", "mlp"),
+    (("sigma2",), "likelihood", "gaussian"),
+    (("local_steps", "local_rule", "local_lr", "joint", "carried", "cold", "updates"), "guide", "free"),
+)
+"""Options that change something only where another one has a certain value."""
+
 OPTIMIZERS = {
     "adam": partial(torch.optim.Adam, betas=(0.9, 0.9), fused=True),
     # TensorFlow's constants. Its loss was the batch's sum, which an optimiser that divides by the gradient's size
@@ -98,12 +114,11 @@ def parser(page: str | None) -> Parser:
     add("--sigma2", type=positive_number, help="variance of the Gaussian likelihood")
     add("--latents", type=positive)
     add("--guide", choices=["free", "amortized"])
-    add("--family", choices=["diagonal"])
     add("--scale", choices=["log", "softplus"], help="how the posterior's standard deviation is written")
     add("--local-steps", type=positive, help="updates of an image's free parameters at each visit")
     add("--local-rule", choices=["adam", "sgd"])
-    add("--local-lr", type=positive_number, help="step size per image (default: 0.3 for adam, 1e-3 for sgd)")
-    add("--optimizers", choices=["one", "two"], help="free parameters and decoder by one backward pass, or in turn")
+    add("--local-lr", type=positive_number, help="step size per image (default: 0.5 for adam, 1e-3 for sgd)")
+    add("--joint", action="store_true", help="one optimiser: an image's parameters move with the decoder, by one step")
     add("--carried", action="store_true", help="one set of free parameters per batch position, as in the course")
     add("--cold", action="store_true", help="free parameters start at the prior at each visit")
     add("--beta", type=non_negative_number, help="weight of the KL term")
@@ -113,10 +128,23 @@ def parser(page: str | None) -> Parser:
     add("--clip", type=positive_number, help="global norm that gradients are clipped to")
     add("--epochs", type=positive, help="instead of --steps")
     add("--all-train", action="store_true", help="train on all 60 000 images, leaving none for validation")
-    add("--pictures", type=int, help="how many pictures of predictive samples to draw during training")
+    add("--pictures", type=natural, help="how many pictures of predictive samples to draw during training")
     add("--updates", type=positive, help="updates of fresh free parameters in the final figures")
     add("--images", type=positive, help="test images of the final figures (default: all; 1000 with a free guide)")
     return parser
+
+
+def check_options(given: Options, options: Options) -> None:
+    """Refuse options that were typed and would change nothing.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for names, option, value in NEEDED:
+        for name in names:
+            if name in given and options[option] != value:
+                typed, needed = name.replace("_", "-"), option.replace("_", "-")
+                raise UsageError(f"--{typed}: changes nothing with --{needed} {options[option]}, only with {value}")
 
 
 def data_of(options: Options) -> DataSet:
@@ -139,8 +167,6 @@ def _model(options: Options, data: DataSet) -> VAE:
     shape, latents = data.shape, options["latents"]
     if options["model"] == "mlp":
         decoder = MLPDecoder(latents=latents, shape=shape, hidden=options["hidden"][::-1])
-    elif shape[1] % 4 or shape[2] % 4:
-        raise UsageError(f"--model conv: images of {shape[1]}×{shape[2]}, expected sides that are multiples of 4")
     else:
         decoder = ConvDecoder(latents=latents, shape=shape)
     likelihood = Bernoulli() if options["likelihood"] == "bernoulli" else Gaussian(variance=options["sigma2"])
@@ -159,8 +185,8 @@ def _guide(options: Options, data: DataSet) -> Amortized | Free:
 
 
 def _refinement(options: Options) -> Refinement:
-    if options["optimizers"] == "one":
-        # The decoder's own Adam for the rows as well: its step size, its moments kept from visit to visit.
+    if options["joint"]:
+        # The decoder's step size for the rows as well, their moments kept from visit to visit.
         rule = Adam(lr=options["lr"], betas=(0.9, 0.9))
         return Refinement(steps=1, rule=rule, decay=0.0, keep_moments=True, joint=True)
     given = {} if options["local_lr"] is None else {"lr": options["local_lr"]}
@@ -177,6 +203,8 @@ def device_of(name: str | None) -> torch.device | None:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device: found {name!r}, expected cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device: found 'cuda', but there is no CUDA device that torch can use here")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device: found {name!r}, expected cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device: found {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices here")
     return device

@@ -19,8 +19,8 @@ __all__ = ["check"]
 def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> None:
     """Try a pair on a few images; says nothing where all is well.
 
-    Tried in this order: that both run and their sites match, each with one value per datum; that two particles give
-    what one gives; that the order of the batch does not matter; that every parameter gets a gradient; that nothing
+    Tried in this order: that both run and their sites match, each with one value per datum; that every parameter gets
+    a gradient; that two particles give what one gives; that the order of the batch does not matter; that nothing
     reads a tensor on the host.
 
     Args:
@@ -35,7 +35,8 @@ def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> No
     batch = next(data.train.first(min(size, len(data.train))).in_order(size))
     model, guide = copy.deepcopy(model), copy.deepcopy(guide)
     with forked(0, batch.index.device), pyro.validation_enabled(False):
-        _check_runs(model, guide, batch)
+        with pyro.validation_enabled(True):  # as in a fit's first step
+            _check_runs(model, guide, batch)
         _check_gradients(model, guide, batch)
         for program in (model, guide):
             if isinstance(program, nn.Module):
@@ -53,7 +54,7 @@ def _check_runs(model: Program, guide: Program, batch: Batch) -> None:
         except UsageError:
             raise
         except Exception as error:  # whatever the user's code raised: it is reported, with its cause chained
-            line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            line = (str(error).strip() or "nothing").splitlines()[0]
             raise UsageError(
                 f"with {particles} particle{'s' * (particles > 1)} the pair raised {type(error).__name__}: {line}"
             ) from error
@@ -110,6 +111,6 @@ def _check_host_reads(model: Program, guide: Program, batch: Batch) -> None:
         loss, _ = ELBO()(meta(model), meta(guide), Batch(*map(meta, batch)))
         if loss.requires_grad:
             loss.backward()
-    except (RuntimeError, NotImplementedError) as error:
-        line = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever the user's code raised: it is reported, with its cause chained
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"the pair reads a tensor on the host, or makes one on another device: {line}") from error

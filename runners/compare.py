@@ -17,6 +17,7 @@ from ppl_models import UsageError
 from runners import svi
 from runners.fit import Fit
 from runners.loop.command import Parser, command, positive
+from runners.summary import mean_and_error
 
 __all__ = ["Comparison", "compare", "main"]
 
@@ -36,7 +37,7 @@ class Comparison:
     def difference(self, name: str) -> tuple[float, float]:
         """The mean of a fit's bound minus the first one's, image by image, and its standard error."""
         first = next(iter(self.elbo.values()))
-        return _mean_and_error(self.elbo[name] - first)
+        return mean_and_error(self.elbo[name] - first)
 
     def __repr__(self) -> str:
         names = list(self.elbo)
@@ -44,7 +45,7 @@ class Comparison:
         head = f"{'':{width}}  {'ELBO':>16}  {'KL':>7}  minus {names[0]}"
         lines = [f"{len(self.elbo[names[0]]):,} images, nats per image", head]
         for name in names:
-            (elbo, error), kl = _mean_and_error(self.elbo[name]), float(self.kl[name].mean())
+            (elbo, error), kl = mean_and_error(self.elbo[name]), float(self.kl[name].mean())
             line = f"{name:{width}}  {elbo:9.2f} ± {error:4.2f}  {kl:7.2f}"
             if name != names[0]:
                 line += "  {:+.2f} ± {:.2f}".format(*self.difference(name))
@@ -97,10 +98,6 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     comparison = compare(*fits, names=names, images=options.images, updates=options.free)
     print(comparison)
     return comparison
-
-
-def _mean_and_error(values: Tensor) -> tuple[float, float]:
-    return float(values.mean()), float(values.std() / len(values) ** 0.5)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 In Python: `svi.fit(model, guide, data, ELBO(), steps=10_000)`, then `.swap(another_guide).run(2_000)`.
 """
 
+import inspect
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,43 +23,49 @@ from guides import ELBO
 from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models import UsageError
-from runners import figures
-from runners.assembly import DEFAULTS, OPTIMIZERS, PRESETS, data_of, device_of, pair_of, parser
+from runners.assembly import DEFAULTS, OPTIMIZERS, PRESETS, QUICK, check_options, data_of, device_of, pair_of, parser
+from runners.blueprint import rebuild
 from runners.check import check
 from runners.data import DataSet
 from runners.fit import Fit
-from runners.loop.blueprint import rebuild
 from runners.loop.command import Options, command, interrupted, options_of
 from runners.loop.folder import RunFolder
+from runners.loop.history import WINDOW
 
 __all__ = ["check", "fit", "load", "main"]
 
 
 def fit(model: Program, guide: Program, data: DataSet, objective: Objective | None = None, **settings: Any) -> Fit:
-    """Train a guide, and the model with it, and return the fit.
+    """Train a guide, and the model with it, and return the fit; the settings are those of `Fit`.
 
-    Args:
-        model: A Pyro model of one `Batch`.
-        guide: A Pyro guide of one `Batch` with the same latent sites.
-        data: The data set.
-        objective: What to minimise; the ELBO by default.
-        settings: `steps=10_000`, `batch=64`, `optimizer` (a function of parameters; Adam of lr 1e-3, betas 0.9 and
-            0.9, by default), `clip` (a global gradient norm), `precision` ("float32" or "bf16"), `train_model=True`,
-            `every=100` (steps between rows of the history), `pictures=0` (how many during training), `seed=0`,
-            `device`, `out` (a run folder to write), `progress=True`.
-
-    Raises:
-        UsageError: The pieces do not fit together.
+    With `out=`, the run folder holds the final figures, pictures and a report as well.
     """
-    return Fit(model, guide, data, objective, **settings).run()
+    made = Fit(model, guide, data, objective, **settings).run()
+    if made.folder and not made.stopped:
+        made.report()
+    return made
 
 
-def load(folder: Path | str, *, data: DataSet | None = None, device: torch.device | str | None = None) -> Fit:
+fit.__signature__ = inspect.signature(Fit)
+
+
+def load(
+    folder: Path | str,
+    *,
+    model: Program | None = None,
+    guide: Program | None = None,
+    objective: Objective | None = None,
+    data: DataSet | None = None,
+    device: torch.device | str | None = None,
+) -> Fit:
     """The fit in a run folder, as its checkpoint left it; `.run(steps)` trains it further, in memory.
 
     Args:
         folder: The run folder.
-        data: The data set; by default the one that the run's command loaded.
+        model: An object to take the checkpoint's state; needed where it is not of the toolkit's own classes.
+        guide: The same for the guide.
+        objective: The same for the objective.
+        data: The data set; by default the one that the run's command loaded, or that has the name of the run's.
         device: Where to put it; by default CUDA where there is one.
 
     Raises:
@@ -66,19 +73,16 @@ def load(folder: Path | str, *, data: DataSet | None = None, device: torch.devic
     """
     run = RunFolder(Path(folder))
     config = run.read_json("config.json")
-    if data is None:
-        if "options" not in config:
-            raise UsageError(f"{folder}: was not made by a command, so say which data: load(folder, data=...)")
-        data = data_of(config["options"])
-    settings = {name: rebuild(config[name]) for name in ("steps", "batch", "optimizer", "clip", "precision")}
-    settings |= {name: config[name] for name in ("train_model", "every", "pictures", "seed", "note")}
-    made = Fit(
-        *(rebuild(config[part]) for part in ("model", "guide")),
-        data,
-        rebuild(config["objective"]),
-        device=device,
-        **settings,
-    )
+    try:
+        if data is None:
+            data = data_of(DEFAULTS | config.get("options", {"data": config["data"]["name"]}))
+        given = {"model": model, "guide": guide, "objective": objective}
+        pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
+        names = ("steps", "batch", "optimizer", "clip", "precision", "train_model", "every", "pictures", "seed")
+        settings = {name: rebuild(config[name]) for name in names}
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a run writes it") from error
+    made = Fit(pieces["model"], pieces["guide"], data, pieces["objective"], device=device, **settings)
     return made.restore(run)
 
 
@@ -86,25 +90,24 @@ def load(folder: Path | str, *, data: DataSet | None = None, device: torch.devic
 def main(argv: Sequence[str] | None = None) -> Fit:
     """Run the command; returns the finished fit."""
     given = vars(parser(__doc__).parse_args(argv))
-    if given.get("quick"):
-        given = {"steps": 300, "images": 200, "updates": 50} | given
-    if "epochs" in given and "steps" in given:
-        raise UsageError("--epochs and --steps: give one of them")
-    options, folder, going_on = options_of(given, name="svi", defaults=DEFAULTS, presets=PRESETS)
-    if "steps" in given:
-        options["epochs"] = None
+    options, folder, resume = options_of(given, name="svi", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
+    check_options(given, options)
     run = build(options, folder)
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    config = run.config() | {"command": "svi", "options": options}
-    if going_on:
+    if resume:
         run.resume()
-    elif not folder.holds_run:
-        folder.create(config)
+    else:
+        run.begin()
     print(f"{run!r} → {folder.path}", file=sys.stderr)
     run.run()
     if run.stopped:
         interrupted(run.stopped, folder.path, "svi")
-    finish(run, options)
+    found = run.report(images=options["images"], updates=options["updates"])
+    for part in ("train", "train_refined", "test"):
+        if part in found:
+            error = f" ± {found[part]['elbo_se']:.2f}" if "elbo_se" in found[part] else ""
+            numbers = "  ".join(f"{name} {found[part][name]:8.2f}" for name in ("log_likelihood", "kl"))
+            print(f"{part:>14}  ELBO {found[part]['elbo']:8.2f}{error}  {numbers}  nats per image")
+    print(folder.path / "report.html")
     return run
 
 
@@ -112,46 +115,27 @@ def build(options: Options, folder: RunFolder) -> Fit:
     """The fit that options describe, not yet run."""
     data = data_of(options)
     model, guide = pair_of(options, data)
-    optimizer = partial(OPTIMIZERS[options["optimizer"]], lr=options["lr"])
-    every = 100
+    steps, every = options["steps"], 100
     if options["epochs"]:
         epoch = len(data.train) // options["batch"]
-        options["steps"] = options["epochs"] * epoch
-        every = epoch if epoch <= 1000 else 100
-    grey = options["binarize"] == "none" and options["likelihood"] == "bernoulli" and data.name != "fixed-binarized"
-    note = {"likelihood": "Bernoulli on grey values: not comparable with binary images"} if grey else {}
+        steps, every = options["epochs"] * epoch, epoch if epoch <= WINDOW else 100
+    names = ("batch", "clip", "precision", "pictures", "seed")
+    written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    if options["data"] == "auto":
+        written["data"] = data.name  # what it was this time, whatever is on disk when the run is resumed
     return Fit(
         model,
         guide,
         data,
         ELBO(options["beta"], particles=options["particles"]),
-        steps=options["steps"],
-        batch=options["batch"],
-        optimizer=optimizer,
-        clip=options["clip"],
-        precision=options["precision"],
+        steps=steps,
         every=every,
-        pictures=options["pictures"],
-        seed=options["seed"],
+        optimizer=partial(OPTIMIZERS[options["optimizer"]], lr=options["lr"]),
         device=device_of(options["device"]),
         out=folder.path,
-        note=note,
+        origin={"command": "svi", "options": written},
+        **{name: options[name] for name in names},
     )
-
-
-def finish(run: Fit, options: Options) -> None:
-    """Write result.json, the pictures and report.html of a finished run, and print its figures."""
-    result = run.result(images=options["images"], updates=options["updates"])
-    run.folder.write_json("result.json", result)
-    for name, figure in run.figures().items():
-        figures.save(figure, run.folder.path / f"{name}.png")
-    figures.report(run.folder.path)
-    for part in ("train", "train_refined", "test"):
-        if part in result:
-            error = f" ± {result[part]['elbo_se']:.2f}" if "elbo_se" in result[part] else ""
-            numbers = "  ".join(f"{name} {result[part][name]:8.2f}" for name in ("log_likelihood", "kl"))
-            print(f"{part:>14}  ELBO {result[part]['elbo']:8.2f}{error}  {numbers}  nats per image")
-    print(f"{run.folder.path / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Files that are either whole or not there."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -10,15 +9,17 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(file)` on a temporary neighbour of `path`, then rename it: a reader never sees half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Call `write(file)` on a neighbour of `path`, then rename it: a reader never sees half a file.
+
+    The neighbour's name is fixed, so that what a killed process left there is overwritten by the next one.
+    """
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        partial.replace(path)
     except BaseException:
-        os.unlink(name)
+        partial.unlink(missing_ok=True)
         raise

@@ -19,6 +19,7 @@ __all__ = [
     "add_run_options",
     "command",
     "interrupted",
+    "natural",
     "non_negative_number",
     "options_of",
     "positive",
@@ -27,7 +28,7 @@ __all__ = [
 
 Options = dict[str, Any]
 
-NOT_SETTINGS = ("out", "resume", "data_root", "device")
+NOT_SETTINGS = ("data_root", "device")
 """Options that may change when a run is resumed: they say where it is, not what it is."""
 
 
@@ -56,7 +57,7 @@ def add_run_options(parser: Parser) -> None:
     add("--binarize", choices=["none", "threshold", "stochastic", "static"])
     add("--steps", type=positive)
     add("--batch", type=positive)
-    add("--seed", type=int)
+    add("--seed", type=natural)
     add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
     add("--precision", choices=["float32", "bf16"], help="of the networks; densities are float32")
     add("--out", type=Path, help="the run folder itself (default: a new one under runs/)")
@@ -69,6 +70,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"found {number}, expected a whole number from 1 on")
+    return number
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 up to 2^63 - 1, for argparse."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"found {number}, expected a whole number from 0 to {2**63 - 1}")
     return number
 
 
@@ -89,38 +98,53 @@ def non_negative_number(text: str) -> float:
 
 
 def options_of(
-    given: Options, *, name: str, defaults: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]
+    given: Options,
+    *,
+    name: str,
+    defaults: Mapping[str, Any],
+    presets: Mapping[str, Mapping[str, Any]],
+    quick: Mapping[str, Any],
 ) -> tuple[Options, RunFolder, bool]:
-    """All options of a run, its folder, and whether it goes on from there.
+    """All options of a run, its folder, and whether it is to go on from there.
 
     Args:
         given: What was typed.
         name: The command's name, with which its default run folders begin.
-        defaults: The options of a run for which nothing was typed.
-        presets: What `--preset` puts in their place; what was typed wins.
+        defaults: The options of a run for which nothing was typed; the first of `presets` is their name.
+        presets: What `--preset` puts in their place.
+        quick: What `--quick` puts in place of those; what was typed wins.
 
     Raises:
         UsageError: The folder holds a run and `--resume` was not given, or the run was started with other options.
     """
+    given = dict(given)
     resume = given.pop("resume", False)
-    out = given.get("out") or (resume and _newest(name)) or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = RunFolder(out)
-    options = dict(defaults) | presets[given.get("preset", next(iter(presets)))] | given
-    if resume and folder.holds_run:
-        saved = folder.read_json("config.json")["options"]
+    folder = RunFolder(given.pop("out", None) or (resume and _newest(name)) or _fresh(name))
+    if folder.holds_run and not resume:
+        raise UsageError(
+            f"--out {folder.path}: holds a run already; --resume goes on with it, or choose another folder"
+        )
+    if resume and not folder.checkpoint.exists():
+        print(f"{folder.path}: no checkpoint to go on from, so this run starts at step 0", file=sys.stderr)
+    if folder.checkpoint.exists():
+        saved = folder.read_json("config.json").get("options")
+        if not isinstance(saved, dict):
+            raise UsageError(f"{folder.path}: was not made by a command; in Python, svi.load goes on with it")
         for option, value in given.items():
-            if option not in NOT_SETTINGS and saved.get(option) != _plain(value):
+            if option not in NOT_SETTINGS and saved.get(option) != value:
                 raise UsageError(
                     f"--{option.replace('_', '-')}: {folder.path} was started with {saved.get(option)!r}, found "
                     f"{value!r}; leave it out, or start another run"
                 )
-        options = dict(defaults) | saved | {option: given[option] for option in NOT_SETTINGS if option in given}
-    elif folder.holds_run:
-        raise UsageError(f"--out {out}: holds a run already; --resume goes on with it, or choose another folder")
-    going_on = resume and folder.checkpoint.exists()
-    if resume and not going_on:
-        print(f"{out}: no checkpoint to go on from, so this run starts at step 0", file=sys.stderr)
-    return options, folder, going_on
+        moved = {option: given[option] for option in NOT_SETTINGS if option in given}
+        return dict(defaults) | saved | moved, folder, resume
+    preset = presets[given.get("preset", next(iter(presets)))]
+    options = dict(defaults) | preset | (quick if given.get("quick") else {}) | given
+    if "epochs" in given and "steps" in given:
+        raise UsageError("--epochs and --steps: give one of them")
+    if "steps" in given or (given.get("quick") and "epochs" not in given):
+        options["epochs"] = None
+    return options, folder, resume
 
 
 def command(main: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,6 +159,9 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
             name = Path(sys.argv[0]).stem if name == "__main__" else name
             print(f"{name}: {error}", file=sys.stderr)
             raise SystemExit(2) from error
+        except KeyboardInterrupt as interrupt:
+            print("\ninterrupted; what was saved goes on with --resume", file=sys.stderr)
+            raise SystemExit(130) from interrupt
 
     return checked
 
@@ -145,10 +172,19 @@ def interrupted(stopped: int, out: Path, name: str) -> NoReturn:
     raise SystemExit(128 + (stopped or signal.SIGINT))
 
 
+def _fresh(name: str) -> Path:
+    """A new folder's path, named after the time, and numbered where two runs start in the same second."""
+    stamp = time.strftime(f"{name}-%Y%m%d-%H%M%S")
+    names = [stamp, *(f"{stamp}-{number}" for number in range(2, 100))]
+    return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
+
+
 def _newest(name: str) -> Path | None:
-    folders = [path for path in Path("runs").glob(f"{name}-*") if (path / "config.json").exists()]
-    return max(folders, key=lambda path: path.name, default=None)
+    """The run of this command under runs/ that was begun last."""
+    configs = sorted(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path.parent for path in configs if _command_of(path) == name), None)
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _command_of(config: Path) -> str | None:
+    content = RunFolder(config.parent).read_json(config.name)
+    return content.get("command") if isinstance(content, dict) else None

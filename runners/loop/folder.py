@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,18 @@ class RunFolder:
         """Whether there is a run in it, finished or not."""
         return any((self.path / name).exists() for name in ("config.json", "checkpoint.pt", "metrics.csv"))
 
-    def create(self, config: dict[str, Any]) -> None:
-        """Begin a run here.
+    def create(self, config: dict[str, Any], *, restart: bool = False) -> None:
+        """Begin a run here; with `restart`, also where one was cut off before its first checkpoint.
 
         Raises:
             UsageError: The folder holds a run, or cannot be written to.
         """
-        if self.holds_run:
-            raise UsageError(f"{self.path}: holds a run already; --resume goes on with it, or choose another --out")
+        if self.holds_run and not (restart and not self.checkpoint.exists()):
+            raise UsageError(f"{self.path}: holds a run already; --resume goes on with it, or choose another folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_json("config.json", config)
+            self.write_rows([])
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written to ({error.strerror})") from error
 
@@ -64,41 +66,23 @@ class RunFolder:
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
     def append(self, row: dict[str, float]) -> None:
-        """Add a row to metrics.csv, numbers to their last bit."""
+        """Add a row to metrics.csv, numbers to their last bit, under a header if it is the first."""
         path = self.path / "metrics.csv"
-        header = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if header:
-                writer.writerow(row)
-            writer.writerow(row.values())
+        text = _csv([row.values()] if path.exists() else [row.keys(), row.values()])
+        with path.open("a") as file:
+            file.write(text)
 
-    def rows(self, *, until: int | None = None) -> list[dict[str, float]]:
-        """The rows of metrics.csv up to a step; a line cut off by a crash is left out."""
-        path = self.path / "metrics.csv"
-        if not path.exists():
-            return []
-        rows = []
-        with path.open(newline="") as file:
-            for line in csv.DictReader(file):
-                try:
-                    row = {name: float(value) for name, value in line.items()}
-                except (TypeError, ValueError):
-                    break
-                if until is not None and row["step"] > until:
-                    break
-                rows.append(row | {"step": int(row["step"])})
-        return rows
-
-    def cut_back(self, until: int) -> list[dict[str, float]]:
-        """Forget the rows after a step, and return the others."""
-        rows = self.rows(until=until)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([rows[0].keys(), *(row.values() for row in rows)] if rows else [])
+    def write_rows(self, rows: Sequence[dict[str, float]]) -> None:
+        """Make metrics.csv hold these rows and no others."""
         path = self.path / "metrics.csv"
         if rows:
-            write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+            text = _csv([rows[0].keys(), *(row.values() for row in rows)])
+            write_atomically(path, lambda file: file.write(text.encode()))
         else:
             path.unlink(missing_ok=True)
-        return rows
+
+
+def _csv(lines: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

@@ -74,12 +74,12 @@ class History:
         return self._mean(min(self.step, WINDOW)) if self.step else {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "seconds": self.seconds, "names": self._names, "window": self._window}
+        kept = {"step": self.step, "seconds": self.seconds, "rows": self.rows}
+        return kept | {"names": self._names, "window": self._window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
         self._names, self._window = state["names"], state["window"]
-        self.rows = [row for row in self.rows if row["step"] <= self.step]
 
     def _last(self, count: int) -> Tensor:
         """The last `count` steps, oldest first, `(count, names)`."""

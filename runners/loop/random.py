@@ -41,13 +41,18 @@ class RandomState:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._state = state
+        if self._active:
+            _restore(state, self.device)
 
 
 @contextmanager
 def forked(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's generators for pictures, evaluation and checks, and put the old state back afterwards."""
     outer = _capture(device)
-    torch.manual_seed(seed)
+    # Not torch.manual_seed, which would seed every other CUDA device as well.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     try:
         yield
     finally:

@@ -53,8 +53,9 @@ def train(
         stream: Endless batches.
         history: Where the run stands; gets a row every `every` steps.
         until: The step to stop at, N of the schedules.
-        every: Steps between rows.
+        every: Steps between rows, at most 1000.
         save: Writes a checkpoint; called at once, then so that it takes at most 5 % of the time, then at the end.
+            Not called where a step since the last row returned something that is not finite.
         on_row: Called with each row.
         on_step: Called with the number of steps done, after each.
         progress: Whether to show a bar on the terminal.
@@ -72,9 +73,10 @@ def train(
             started = time.monotonic()
             step.before(history.step, until)
             history.record(step(*(next(stream) for _ in range(step.batches))))
+            due = history.step % every == 0 or history.step == until
+            row = history.log() if due else {}  # waits for the device, so that `seconds` counts all of its work
             history.seconds += time.monotonic() - started
-            if history.step % every == 0 or history.step == until:
-                row = history.log()
+            if due:
                 bar.set_postfix({name: f"{row[name]:.2f}" for name in row if name not in ("step", "seconds")})
                 if on_row:
                     on_row(row)
@@ -89,7 +91,7 @@ def train(
 
 
 def _saved(save: Callable[[], None] | None, history: History) -> float:
-    """Save, unless the run has diverged: a checkpoint never holds numbers that are not finite. Returns the seconds."""
+    """Save, unless the run has diverged; returns the seconds that it took."""
     started = time.monotonic()
     if save:
         history.check()
@@ -115,4 +117,4 @@ def _deferred_signals() -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: set by something that is not Python

@@ -103,9 +103,9 @@ def test_row_rules_are_torchs_optimisers(rule: object, theirs: object) -> None:
 
 def test_step_sizes_fall_within_a_visit_and_with_visits() -> None:
     refinement = Refinement(steps=10, final=0.1, decay=0.5)
-    visits = torch.tensor([[0.0], [3.0]])
-    torch.testing.assert_close(refinement.size(0, visits), torch.tensor([[1.0], [0.5]]))
-    torch.testing.assert_close(refinement.size(9, visits), torch.tensor([[0.1], [0.05]]))
+    visits = torch.tensor([0.0, 3.0])
+    torch.testing.assert_close(refinement.size(0, visits), torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close(refinement.size(9, visits), torch.tensor([0.1, 0.05]))
     assert Refinement(steps=3, final=0.5, decay=0.0).size(1, visits) == 0.75
 
 
@@ -120,7 +120,7 @@ def test_a_table_touches_only_the_rows_of_the_batch() -> None:
     touched[[2, 7]] = True
     for name, buffer in guide.named_buffers():
         if name.startswith("table_"):
-            changed = (buffer != before[name]).any(-1)
+            changed = (buffer != before[name]).view(10, -1).any(-1)
             assert torch.equal(changed, touched), name
     assert "table_loc_first" in before
     assert "table_count" in before
@@ -135,12 +135,12 @@ def test_rows_follow_the_index_and_absent_ones_are_refused() -> None:
         with pytest.raises((IndexError, RuntimeError)):
             guide.start(Batch(None, None, torch.tensor([absent])))
         with pytest.raises(UsageError, match="3 rows and none for 1 of these 1 data"):
-            guide.check_rows(torch.tensor([absent]))
-    guide.check_rows(torch.tensor([4, 9, 12]))
+            guide.check_rows(torch.tensor([absent]), batch=1)
+    guide.check_rows(torch.tensor([4, 9, 12]), batch=1)
 
 
-@pytest.mark.parametrize("wrong", [[], [1, 1], [-1, 2]])
-def test_wrong_rows_are_refused(wrong: list[int]) -> None:
+@pytest.mark.parametrize("wrong", [[], [1, 1], [-1, 2], 0, -2])
+def test_wrong_rows_are_refused(wrong: list[int] | int) -> None:
     with pytest.raises(UsageError, match="distinct indices"):
         Free(wrong)
 
@@ -152,7 +152,10 @@ def test_cold_and_carried_starts() -> None:
     carried = Free(2, latents=2, carried=True)
     carried.store(Batch(None, None, torch.tensor([70, 3])), {"loc": torch.ones(2, 2), "log": torch.ones(2, 2)}, {})
     assert carried.start(Batch(None, None, torch.tensor([11, 12])))["loc"].min() == 1
-    carried.check_rows(torch.arange(100))
+    carried.check_rows(torch.arange(100), batch=2)
+    with pytest.raises(UsageError, match="has 2 rows, one per position, but the batch size is 3"):
+        carried.check_rows(torch.arange(100), batch=3)
+    assert cold.memory(Batch(None, None, torch.tensor([1]))) == {}
 
 
 @pytest.mark.parametrize("scale", ["log", "softplus"])

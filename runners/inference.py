@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from guides.objectives import Objective, Terms
-from guides.refine import refine
+from guides.refine import Rows, refine
 from guides.sites import Program
 from ppl_models import Batch
 
@@ -50,7 +50,8 @@ class InferenceStep:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         # Pyro's and torch's own checks read tensors on the host: they see the first step only.
         with pyro.validation_enabled(self.validate), self.autocast():
-            loss, parts = self._joint(batch) if self._is_joint else self._alternating(batch)
+            joint = isinstance(self.guide, Rows) and self.guide.refinement.joint
+            loss, parts = self._joint(batch) if joint else self._alternating(batch)
         self.validate = False
         return {
             "loss": loss,
@@ -59,27 +60,15 @@ class InferenceStep:
             "kl": parts.kl.mean(),
         }
 
-    @property
-    def _is_joint(self) -> bool:
-        refinement = getattr(self.guide, "refinement", None)
-        return refinement is not None and refinement.joint
-
     def _alternating(self, batch: Batch) -> tuple[Tensor, Terms]:
         """The batch's own parameters first, with everything else frozen; then the rest."""
-        guide, refinement = self.guide, getattr(self.guide, "refinement", None)
-        if refinement is not None:
-            memory = guide.memory(batch) if hasattr(guide, "memory") else None
+        guide = self.guide
+        if isinstance(guide, Rows):
+            params, memory = guide.start(batch), guide.memory(batch)
             params, memory = refine(
-                self.model,
-                guide.sample,
-                self.objective,
-                batch,
-                guide.start(batch),
-                refinement=refinement,
-                memory=memory,
+                self.model, guide.sample, self.objective, batch, params, refinement=guide.refinement, memory=memory
             )
-            if hasattr(guide, "store"):
-                guide.store(batch, params, memory)
+            guide.store(batch, params, memory)
             guide = partial(_sampled, guide, params)
         with torch.set_grad_enabled(bool(self.trained)):
             loss, parts = self.objective(self.model, guide, batch)

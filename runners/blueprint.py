@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import guides
 import ppl_models
@@ -19,24 +20,28 @@ from ppl_models import UsageError
 __all__ = ["describe", "rebuild"]
 
 OPTIMIZERS = ("Adam", "AdamW", "RMSprop", "SGD")
+LARGEST = 100_000
+"""Numbers in a tensor that a description still spells out."""
 
 
 def describe(thing: Any) -> Any:
-    """JSON that `rebuild` understands, for numbers, strings, lists and the toolkit's objects; else a note of it."""
+    """JSON that `rebuild` understands, for numbers, strings, lists, tensors and the toolkit's objects; else a note."""
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
     if isinstance(thing, (list, tuple)):
         return [describe(item) for item in thing]
+    if isinstance(thing, Tensor) and thing.numel() <= LARGEST:
+        return {"made by": "torch.tensor", "data": thing.tolist(), "dtype": str(thing.dtype)}
     if isinstance(thing, partial):
         return {"made by": f"torch.optim.{thing.func.__name__}", **{k: describe(v) for k, v in thing.keywords.items()}}
     name = type(thing).__name__
-    # A module without a constructor of its own shows nn.Module's (*args, **kwargs), which stand for nothing.
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(type(thing)).parameters.values()
-    arguments = [parameter.name for parameter in parameters if parameter.kind in named]
-    if _public().get(name) is not type(thing) or not all(hasattr(thing, argument) for argument in arguments):
-        return {"not the toolkit's own": repr(thing).splitlines()[0]}
-    return {"made by": name, **{argument: describe(getattr(thing, argument)) for argument in arguments}}
+    if _public().get(name) is type(thing):
+        # A module without a constructor of its own shows nn.Module's (*args, **kwargs), which stand for nothing.
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(type(thing)).parameters.values()
+        arguments = [parameter.name for parameter in parameters if parameter.kind in named]
+        return {"made by": name, **{argument: describe(getattr(thing, argument)) for argument in arguments}}
+    return {"not the toolkit's own": repr(thing).splitlines()[0]}
 
 
 def rebuild(description: Any) -> Any:
@@ -49,17 +54,18 @@ def rebuild(description: Any) -> Any:
         return tuple(rebuild(item) for item in description)
     if not isinstance(description, dict):
         return description
-    arguments = {name: rebuild(value) for name, value in description.items() if name != "made by"}
     name = description.get("made by")
+    if name == "torch.tensor":
+        return torch.tensor(description["data"], dtype=getattr(torch, description["dtype"].removeprefix("torch.")))
     if name is None or name not in _public():
         foreign = name or description.get("not the toolkit's own", "something")
         raise UsageError(f"config.json names {foreign}, which the toolkit does not make: pass the object itself")
-    if name.startswith("torch.optim."):
-        return partial(_public()[name], **arguments)
+    arguments = {name: rebuild(value) for name, value in description.items() if name != "made by"}
     try:
-        return _public()[name](**arguments)
+        make = _public()[name]
+        return partial(make, **arguments) if name.startswith("torch.optim.") else make(**arguments)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"config.json: cannot make {name} from {arguments} ({error})") from error
+        raise UsageError(f"config.json: cannot make {name} ({str(error).splitlines()[0]})") from error
 
 
 def _public() -> dict[str, Callable[..., Any]]:

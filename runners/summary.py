@@ -1,0 +1,109 @@
+"""What a fit leaves in its run folder: final figures, pictures, and a page with all of them."""
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from guides.objectives import Terms
+from guides.refine import Rows
+from ppl_models import Batch, Bernoulli
+from runners import figures
+from runners.predictive import interpolation, predictive
+
+if TYPE_CHECKING:
+    from runners.fit import Fit
+
+__all__ = ["draw_predictive", "image_figures", "mean_and_error", "result", "write"]
+
+GREY = "Bernoulli on grey values: not comparable with binary images"
+
+
+def result(fit: "Fit", *, images: int | None = None, updates: int | None = None) -> dict[str, Any]:
+    """The final figures of a fit in nats per image, all but `train` in float32 on noise that no refinement has seen.
+
+    Args:
+        fit: The fit.
+        images: How many test images, the first ones; by default all, and 1000 where rows have to be refined.
+        updates: Gradient steps for free rows, 200 by default: `test` starts them from the prior, `train_refined`,
+            the first training images, from where training left them.
+
+    Returns:
+        `train`, means of the last 1000 steps, `test` and, with a free guide, `train_refined`, each with `elbo`,
+        `log_likelihood` and `kl`, and the last two with standard errors (`_se`) over the images.
+    """
+    free = isinstance(fit.guide, Rows)
+    count = min(images or (1000 if free else len(fit.data.test)), len(fit.data.test))
+    grey = fit.data.binarize == "none" and isinstance(getattr(fit.model, "likelihood", None), Bernoulli)
+    found = {
+        "data": fit.data.name,
+        "binarize": fit.data.binarize,
+        **({"likelihood": GREY} if grey else {}),
+        "steps": fit.history.step,
+        "seconds": round(fit.history.seconds, 1),
+        "train": fit.history.final(),
+    }
+    if free:
+        first = fit.data.train.first(min(count, len(fit.data.train)))
+        found["updates"] = updates or 200
+        found["train_refined"] = _means(fit.bounds(first, updates=updates, rows=True))
+    return found | {"test": _means(fit.bounds(fit.data.test.first(count), updates=updates))}
+
+
+def write(fit: "Fit", *, images: int | None = None, updates: int | None = None) -> dict[str, Any]:
+    """Write result.json, the pictures and report.html into a fit's run folder; returns the final figures."""
+    found = result(fit, images=images, updates=updates)
+    fit.folder.write_json("result.json", found)
+    pictures = {"curves": figures.curves(fit.history.rows), **image_figures(fit)}
+    for name, figure in pictures.items():
+        figures.save(figure, fit.folder.path / f"{name}.png")
+    figures.report(fit.folder.path)
+    return found
+
+
+def image_figures(fit: "Fit") -> dict[str, Figure]:
+    """Test images with reconstructions and samples from the prior, and paths between codes."""
+    with fit.aside():
+        batch = _shown(fit)
+        posterior = fit.posterior(batch)
+        again, samples = _predictives(fit, batch, posterior)
+        panels = {"data": batch.x, "reconstructions": again.mean, "samples": samples.mean}
+        drawn = {"images": figures.panels(panels)}
+        if len(batch.index) > 1:
+            strips, weights = interpolation(fit.model, posterior, batch)
+            drawn["interpolation"] = figures.interpolation(strips[:8], weights=weights)
+        return drawn
+
+
+def draw_predictive(fit: "Fit", step: int) -> None:
+    """Draw pixels, not means, from the posterior and the prior predictive into the run folder."""
+    with fit.aside():
+        batch = _shown(fit)
+        again, samples = _predictives(fit, batch, fit.posterior(batch))
+        panels = {"data": batch.x, "posterior predictive": again.sample(), "prior predictive": samples.sample()}
+        figures.save(figures.panels(panels), fit.folder.path / f"predictive_{step:06d}.png")
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """The mean of `(n,)` values and its standard error, which is not a number where n is 1."""
+    values = values.double()
+    return float(values.mean()), float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
+
+
+def _shown(fit: "Fit") -> Batch:
+    return next(fit.data.test.first(min(32, len(fit.data.test))).in_order(32))
+
+
+def _predictives(fit: "Fit", batch: Batch, posterior: Any) -> tuple[Any, Any]:
+    again = predictive(fit.model, posterior, batch)
+    return again, predictive(fit.model, fit.model, batch._replace(x=None))
+
+
+def _means(parts: Terms) -> dict[str, float]:
+    """Means over the images and their standard errors, left out where there is one image alone."""
+    means: dict[str, float] = {"images": len(parts.kl)}
+    for name, values in (("elbo", parts.elbo), ("log_likelihood", parts.log_likelihood), ("kl", parts.kl)):
+        means[name], error = mean_and_error(values)
+        if len(values) > 1:
+            means[f"{name}_se"] = error
+    return means
