@@ -26,7 +26,7 @@ def result(fit: "Fit", *, images: int | None = None, updates: int | None = None)
         fit: The fit.
         images: How many test images, the first ones; by default all, and 1000 where rows have to be refined.
         updates: Gradient steps for free rows, 200 by default: `test` starts them from the prior, `train_refined`,
-            the first training images, from where training left them.
+            the first training images, from where training left them if it kept them.
 
     Returns:
         `train`, means of the last 1000 steps, `test` and, with a free guide, `train_refined`, each with `elbo`,
@@ -46,7 +46,8 @@ def result(fit: "Fit", *, images: int | None = None, updates: int | None = None)
     if free:
         first = fit.data.train.first(min(count, len(fit.data.train)))
         found["updates"] = updates or 200
-        found["train_refined"] = _means(fit.bounds(first, updates=updates, rows=True))
+        kept = not getattr(fit.guide, "carried", False)  # a carried guide has forgotten each image
+        found["train_refined"] = _means(fit.bounds(first, updates=updates, rows=kept))
     return found | {"test": _means(fit.bounds(fit.data.test.first(count), updates=updates))}
 
 
