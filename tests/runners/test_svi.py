@@ -156,27 +156,35 @@ def test_a_fit_in_ipython_is_called_run(data: list[str], tmp_path: Path) -> None
     assert done.stdout.splitlines()[-1].startswith("Fit(Free for VAE on ")
 
 
+def saved_at(folder: Path) -> int:
+    checkpoint = folder / "checkpoint.pt"
+    return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+
 def test_killed_at_any_moment_it_resumes_to_equal_bits(data: list[str], tmp_path: Path) -> None:
-    """SIGKILL while it trains, twice; then resume to the end."""
-    options = [*data, "--steps", "400", "--batch", "16", "--images", "20", "--guide", "amortized"]
-    script = [sys.executable, str(ROOT / "runners" / "svi.py"), *options]
+    """SIGKILL while it trains and saves as often as it can, three times; then resume to the end."""
+    options = [*data, "--steps", "400", "--batch", "16", "--model", "mlp", "--hidden", "20", "--images", "20"]
+    script = (
+        "import runners.loop.train as loop; loop.PAUSE, loop.SAVING = 0.0, 1.0; from runners import svi; svi.main()"
+    )
+    command = [sys.executable, "-c", script, *options, "--updates", "3", "--resume", "--out"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run([*script, "--out", str(whole)], env=environment, check=True, capture_output=True)
-    for moment in (0.05, 0.6):
+    subprocess.run([*command, str(whole)], env=environment, check=True, capture_output=True)
+    at = [0]
+    for moment in (0.3, 0.7, 0.5):
         process = subprocess.Popen(
-            [*script, "--out", str(cut), "--resume"],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [*command, str(cut)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 60
-        while not (cut / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        before, deadline = saved_at(cut), time.monotonic() + 60
+        while saved_at(cut) == before and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(moment)
         process.kill()
         process.wait()
-    subprocess.run([*script, "--out", str(cut), "--resume"], env=environment, check=True, capture_output=True)
+        at.append(states(cut)["history"]["step"])
+    assert max(at) > 0, "no checkpoint but the first was ever resumed"
+    subprocess.run([*command, str(cut)], env=environment, check=True, capture_output=True)
     assert_same(states(cut), states(whole))
     assert without_seconds(cut) == without_seconds(whole)
 
