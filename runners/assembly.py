@@ -1,5 +1,6 @@
 """The options of `svi.py`, presets of them, and the model, guide and data set that they describe."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,7 +20,7 @@ from runners.loop.command import (
 )
 from runners.loop.random import forked
 
-__all__ = ["DEFAULTS", "OPTIMIZERS", "PRESETS", "QUICK", "check_options", "data_of", "device_of", "pair_of", "parser"]
+__all__ = ["DEFAULTS", "PRESETS", "QUICK", "check_options", "data_of", "device_of", "optimizer_of", "pair_of", "parser"]
 
 DEFAULTS: Options = {
     "preset": "s1",
@@ -44,6 +45,7 @@ DEFAULTS: Options = {
     "particles": 1,
     "optimizer": "adam",
     "lr": 1e-3,
+    "betas": [0.9, 0.9],
     "clip": None,
     "batch": 64,
     "steps": 10_000,
@@ -78,6 +80,7 @@ PRESETS: dict[str, Options] = {
         "model": "mlp",
         "hidden": [500, 500],
         "latents": 40,
+        "betas": [0.9, 0.999],
         "binarize": "stochastic",
         "all_train": True,
         "batch": 128,
@@ -88,18 +91,12 @@ PRESETS: dict[str, Options] = {
 QUICK: Options = {"steps": 300, "images": 200, "updates": 50}
 
 NEEDED = (
+    (("betas",), "optimizer", "adam"),
     (("hidden",), "model", "mlp"),
     (("sigma2",), "likelihood", "gaussian"),
     (("local_steps", "local_rule", "local_lr", "joint", "carried", "cold", "updates"), "guide", "free"),
 )
 """Options that change something only where another one has a certain value."""
-
-OPTIMIZERS = {
-    "adam": partial(torch.optim.Adam, betas=(0.9, 0.9), fused=True),
-    # TensorFlow's constants. Its loss was the batch's sum, which an optimiser that divides by the gradient's size
-    # does not see.
-    "rmsprop": partial(torch.optim.RMSprop, alpha=0.9, eps=1e-10),
-}
 
 
 def parser(page: str | None) -> Parser:
@@ -123,8 +120,9 @@ def parser(page: str | None) -> Parser:
     add("--cold", action="store_true", help="free parameters start at the prior at each visit")
     add("--beta", type=non_negative_number, help="weight of the KL term")
     add("--particles", type=positive)
-    add("--optimizer", choices=list(OPTIMIZERS))
+    add("--optimizer", choices=["adam", "rmsprop"])
     add("--lr", type=positive_number)
+    add("--betas", type=non_negative_number, nargs=2, help="of adam (default: the course's 0.9 0.9)")
     add("--clip", type=positive_number, help="global norm that gradients are clipped to")
     add("--epochs", type=positive, help="instead of --steps")
     add("--all-train", action="store_true", help="train on all 60 000 images, leaving none for validation")
@@ -155,6 +153,21 @@ def data_of(options: Options) -> DataSet:
         binarize=options["binarize"],
         all_train=options["all_train"],
     )
+
+
+def optimizer_of(options: Options) -> Callable[..., torch.optim.Optimizer]:
+    """The optimiser that options describe, still without its parameters.
+
+    Raises:
+        UsageError: Adam's betas are not below 1.
+    """
+    if options["optimizer"] == "rmsprop":
+        # TensorFlow's constants. Its loss was the batch's sum, which an optimiser that divides by the gradient's size
+        # does not see.
+        return partial(torch.optim.RMSprop, lr=options["lr"], alpha=0.9, eps=1e-10)
+    if max(options["betas"]) >= 1:
+        raise UsageError(f"--betas: found {options['betas']}, expected two numbers from 0 to below 1")
+    return partial(torch.optim.Adam, lr=options["lr"], betas=tuple(options["betas"]), fused=True)
 
 
 def pair_of(options: Options, data: DataSet) -> tuple[VAE, Amortized | Free]:

@@ -13,7 +13,6 @@ In Python: `svi.fit(model, guide, data, ELBO(), steps=10_000)`, then `.swap(anot
 import inspect
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from guides import ELBO
 from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models import UsageError
-from runners.assembly import DEFAULTS, OPTIMIZERS, PRESETS, QUICK, check_options, data_of, device_of, pair_of, parser
+from runners.assembly import DEFAULTS, PRESETS, QUICK, check_options, data_of, device_of, optimizer_of, pair_of, parser
 from runners.blueprint import rebuild
 from runners.check import check
 from runners.data import DataSet
@@ -130,7 +129,7 @@ def build(options: Options, folder: RunFolder) -> Fit:
         ELBO(options["beta"], particles=options["particles"]),
         steps=steps,
         every=every,
-        optimizer=partial(OPTIMIZERS[options["optimizer"]], lr=options["lr"]),
+        optimizer=optimizer_of(options),
         device=device_of(options["device"]),
         out=folder.path,
         origin={"command": "svi", "options": written},

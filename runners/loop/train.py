@@ -77,7 +77,7 @@ def train(
             row = history.log() if due else {}  # waits for the device, so that `seconds` counts all of its work
             history.seconds += time.monotonic() - started
             if due:
-                bar.set_postfix({name: f"{row[name]:.2f}" for name in row if name not in ("step", "seconds")})
+                bar.set_postfix({name: f"{row[name]:.2f}" for name in row if name not in ("step", "seconds", "loss")})
                 if on_row:
                     on_row(row)
             if on_step:
