@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guides.objectives import Objective
 from guides.sites import Program
-from ppl_models.batch import Batch
+from ppl_models.batch import Batch, UsageError
 
 __all__ = ["SGD", "Adam", "Params", "Refinement", "RowRule", "Rows", "refine"]
 
@@ -59,11 +59,12 @@ class SGD:
     def start(self, params: Params) -> Params:
         if not self.momentum:
             return {}
-        return {name: torch.zeros_like(value) for name, value in params.items()}
+        return {f"{name}_momentum": torch.zeros_like(value) for name, value in params.items()}
 
     def update(self, params: Params, grads: Params, moments: Params, size: Tensor | float) -> tuple[Params, Params]:
         if self.momentum:
-            grads = moments = {name: self.momentum * moments[name] + grad for name, grad in grads.items()}
+            grads = {name: self.momentum * moments[f"{name}_momentum"] + grad for name, grad in grads.items()}
+            moments = {f"{name}_momentum": grad for name, grad in grads.items()}
         return {name: value - self.lr * _by_row(size, value) * grads[name] for name, value in params.items()}, moments
 
 
@@ -127,6 +128,10 @@ class Refinement:
     decay: float = 0.7
     keep_moments: bool = True
     joint: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or (self.joint and self.steps != 1):
+            raise UsageError(f"Refinement: {self.steps} steps, expected 1 or more, and 1 with joint=True")
 
     def size(self, step: int, visits: Tensor | None) -> Tensor | float:
         """The factor on the rule's step size, `(batch,)` where visits are counted."""

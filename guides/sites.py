@@ -82,6 +82,13 @@ class Recorder(Messenger):
             raise UsageError(f"site '{name}' is a latent outside the data plate, which is not supported")
         if name in self.sites:
             raise UsageError(f"site '{name}' is sampled twice in one run")
+        event = msg["fn"].event_shape
+        if msg["is_observed"] and msg["value"].shape[msg["value"].dim() - len(event) :] != event:
+            # Otherwise one channel would be compared with each of three, and nothing would say so.
+            found, expected = tuple(msg["value"].shape), tuple(event)
+            raise UsageError(
+                f"site '{name}': observed data of shape {found}, the likelihood expects it to end in {expected}"
+            )
         self.sites[name] = Site(name, msg["fn"], msg["value"], msg["is_observed"], msg["scale"], msg["mask"])
 
 

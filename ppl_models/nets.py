@@ -67,7 +67,6 @@ class MLPDecoder(nn.Module):
         super().__init__()
         self.latents, self.shape, self.hidden = latents, tuple(shape), tuple(hidden)
         self.body = MLP([latents, *self.hidden, math.prod(self.shape)])
-        glorot_(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.body(z).unflatten(-1, self.shape)
@@ -123,7 +122,6 @@ class ConvDecoder(nn.Module):
             nn.ReLU(),
             nn.ConvTranspose2d(second, self.shape[0], 5, stride=2, padding=2, output_padding=1),
         )
-        glorot_(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return over_leading(self._decode, z, event_dim=1)

@@ -138,6 +138,12 @@ def check_options(given: Options, options: Options) -> None:
     Raises:
         UsageError: There is one.
     """
+    if options["joint"]:
+        for name in ("local_steps", "local_rule", "local_lr"):
+            if name in given:
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: changes nothing with --joint, which takes the decoder's step"
+                )
     for names, option, value in NEEDED:
         for name in names:
             if name in given and options[option] != value:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from guides.objectives import ELBO, terms
+from guides.refine import Rows
 from guides.sites import Program, run_program
 from ppl_models import Batch, UsageError
 from runners.data import DataSet
@@ -32,7 +33,10 @@ def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> No
     Raises:
         UsageError: One line that says what is wrong.
     """
-    batch = next(data.train.first(min(size, len(data.train))).in_order(size))
+    first = data.train.first(min(size, len(data.train)))
+    if isinstance(guide, Rows):
+        guide.check_rows(first.index, batch=len(first))
+    batch = next(first.in_order(size))
     model, guide = copy.deepcopy(model), copy.deepcopy(guide)
     with forked(0, batch.index.device), pyro.validation_enabled(False):
         with pyro.validation_enabled(True):  # as in a fit's first step
@@ -98,9 +102,14 @@ def _check_order(model: Program, guide: Program, batch: Batch) -> None:
     turned = Batch(*(item[order] if isinstance(item, Tensor) else item for item in batch))
     before = _densities(model, guide, batch, values)
     after = _densities(model, guide, turned, {name: value[order] for name, value in values.items()})
+    half = torch.arange(max(size // 2, 1), device=batch.index.device)
+    part = Batch(*(item[half] if isinstance(item, Tensor) else item for item in batch))
+    alone = _densities(model, guide, part, {name: value[half] for name, value in values.items()})
     for name, values in before.items():
         if not torch.allclose(after[name], values[:, order], rtol=1e-4, atol=1e-3):
             raise UsageError(f"{name}: a datum's log_prob depends on the order of the batch")
+        if not torch.allclose(alone[name], values[:, half], rtol=1e-4, atol=1e-3):
+            raise UsageError(f"{name}: a datum's log_prob depends on the others in the batch")
 
 
 def _check_host_reads(model: Program, guide: Program, batch: Batch) -> None:

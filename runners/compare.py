@@ -67,8 +67,8 @@ def compare(
     Raises:
         UsageError: The fits are of different data sets, or there are none.
     """
-    if not fits or len({(fit.data.name, fit.data.binarize) for fit in fits}) != 1:
-        raise UsageError("compare: expected at least one fit, all of the same data set and binarisation")
+    if len({fit.data.test.fingerprint() for fit in fits}) != 1:
+        raise UsageError("compare: expected at least one fit, all with the same test images")
     test = fits[0].data.test
     chosen = test.first(min(images, len(test)))
     elbo, kl = {}, {}

@@ -116,6 +116,10 @@ class Fit:
         }
         if not 1 <= every <= WINDOW:
             raise UsageError(f"every: found {every}, expected 1 to {WINDOW} steps between rows")
+        if steps < 0 or precision not in ("float32", "bf16"):
+            raise UsageError(f"steps, precision: found {steps}, {precision!r}, expected 0 or more, 'float32' or 'bf16'")
+        if not callable(model) or not callable(guide):
+            raise UsageError(f"expected a model and a guide, found {type(model).__name__} and {type(guide).__name__}")
         if isinstance(self.guide, Rows):
             self.guide.check_rows(self.data.train.index, batch=batch)
         self.origin, self.progress, self.stopped = dict(origin or {}), progress, None
@@ -152,7 +156,11 @@ class Fit:
             self.settings["steps"] = self.history.step + steps
         if self.folder and not self._begun:
             self.begin()
-        with self._random.active():
+        elif self.folder and steps is not None:
+            self.folder.write_json("config.json", self.config())
+        if self.folder:
+            self.folder.lock()
+        with self._random.active(), self._modes():
             try:
                 self.stopped = train(
                     self._step,
@@ -167,6 +175,9 @@ class Fit:
                 )
             except Diverged as error:
                 raise UsageError(f"{error}{self._first_not_finite(error.step)}") from error
+            finally:
+                if self.folder:
+                    self.folder.unlock()
         return self
 
     def swap(
@@ -213,7 +224,13 @@ class Fit:
         return summary.image_figures(self)["images"]
 
     def report(self, *, images: int | None = None, updates: int | None = None) -> dict[str, Any]:
-        """Write result.json, the pictures and report.html into the run folder; returns the final figures."""
+        """Write result.json, the pictures and report.html into the run folder; returns the final figures.
+
+        Raises:
+            UsageError: There is no run folder.
+        """
+        if self.folder is None:
+            raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
         return summary.write(self, images=images, updates=updates)
 
     def begin(self, *, restart: bool = False) -> Self:
@@ -245,6 +262,7 @@ class Fit:
         """
         if not self.folder.checkpoint.exists():
             return self.begin(restart=True)
+        self.folder.lock()
         self.restore(self.folder)
         self.folder.write_rows(self.history.rows)
         self._begun = True
@@ -252,16 +270,19 @@ class Fit:
 
     def save(self, out: Path | str) -> Self:
         """Write this fit into a new run folder, from which `svi.load` makes it again."""
-        self.folder = RunFolder(Path(out))
-        self.begin()
+        folder = RunFolder(Path(out))
+        folder.create(self.config())
+        self.folder, self._begun = folder, True
         self.folder.write_rows(self.history.rows)
         self._save_checkpoint()
+        self.folder.unlock()
         return self
 
     def config(self) -> dict[str, Any]:
         """What this fit was made from, as JSON; the data by name and size alone."""
         versions = {"python": platform.python_version(), "torch": torch.__version__, "pyro": pyro.__version__}
-        sizes = {"train": len(self.data.train), "test": len(self.data.test)}
+        splits = {"train": self.data.train, "test": self.data.test}
+        sizes = {name: f"{len(split):,} data, {split.fingerprint()}" for name, split in splits.items()}
         return {
             "model": describe(self.model),
             "guide": describe(self.guide),
@@ -288,6 +309,19 @@ class Fit:
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
 
+    @contextmanager
+    def _modes(self) -> Iterator[None]:
+        """Training; a model that is not trained is in eval mode meanwhile, so that its statistics stay as well."""
+        frozen = not self.settings["train_model"] and isinstance(self.model, nn.Module)
+        modes = [(module, module.training) for module in self.model.modules()] if frozen else []
+        for module, _ in modes:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
     def _placed(self, program: Program) -> Program:
         if isinstance(program, nn.Module):
             program = program.to(self.device, memory_format=torch.channels_last)
@@ -301,8 +335,11 @@ class Fit:
 
     def _save_checkpoint(self) -> None:
         for program in (self.model, self.guide):
-            tensors = program.state_dict() if isinstance(program, nn.Module) else {}
-            for name, value in tensors.items():
+            # Parameters, and the tables of free rows; a user's buffers may hold infinities for a reason.
+            trained = dict(program.named_parameters()) if isinstance(program, nn.Module) else {}
+            if isinstance(program, Rows):
+                trained |= program.state_dict()
+            for name, value in trained.items():
                 if value.is_floating_point() and not value.isfinite().all():
                     raise Diverged(max(self.history.step - 1, 0), name)
         save_checkpoint(self.folder.checkpoint, self._parts)

@@ -45,7 +45,7 @@ def result(fit: "Fit", *, images: int | None = None, updates: int | None = None)
     }
     if free:
         first = fit.data.train.first(min(count, len(fit.data.train)))
-        found["updates"] = updates or 200
+        found["updates"] = 200 if updates is None else updates
         kept = not getattr(fit.guide, "carried", False)  # a carried guide has forgotten each image
         found["train_refined"] = _means(fit.bounds(first, updates=updates, rows=kept))
     return found | {"test": _means(fit.bounds(fit.data.test.first(count), updates=updates))}

@@ -74,12 +74,13 @@ def load(
     config = run.read_json("config.json")
     try:
         if data is None:
-            data = data_of(DEFAULTS | config.get("options", {"data": config["data"]["name"]}))
+            named = {"data": config["data"]["name"], "binarize": config["data"]["binarize"]}
+            data = data_of(DEFAULTS | config.get("options", named))
         given = {"model": model, "guide": guide, "objective": objective}
         pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
         names = ("steps", "batch", "optimizer", "clip", "precision", "train_model", "every", "pictures", "seed")
         settings = {name: rebuild(config[name]) for name in names}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a run writes it") from error
     made = Fit(pieces["model"], pieces["guide"], data, pieces["objective"], device=device, **settings)
     return made.restore(run)
@@ -93,7 +94,10 @@ def main(argv: Sequence[str] | None = None) -> Fit:
     check_options(given, options)
     run = build(options, folder)
     if resume:
+        starts = not folder.checkpoint.exists()
         run.resume()
+        if starts:
+            print(f"{folder.path}: no checkpoint to go on from, so this run starts at step 0", file=sys.stderr)
     else:
         run.begin()
     print(f"{run!r} → {folder.path}", file=sys.stderr)
@@ -117,11 +121,17 @@ def build(options: Options, folder: RunFolder) -> Fit:
     steps, every = options["steps"], 100
     if options["epochs"]:
         epoch = len(data.train) // options["batch"]
+        if not epoch:
+            raise UsageError(
+                f"--batch: found {options['batch']}, expected at most {len(data.train)}, the training images"
+            )
         steps, every = options["epochs"] * epoch, epoch if epoch <= WINDOW else 100
     names = ("batch", "clip", "precision", "pictures", "seed")
     written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     if options["data"] == "auto":
         written["data"] = data.name  # what it was this time, whatever is on disk when the run is resumed
+    elif Path(options["data"]).exists():
+        written["data"] = str(Path(options["data"]).resolve())  # from wherever it is resumed
     return Fit(
         model,
         guide,

@@ -19,6 +19,21 @@ NPZ, AMAT = "binarized_mnist.npz", "binarized_mnist_{}.amat"
 SIDE, PIXELS, PACKED = 28, 784, 98
 
 
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    RuntimeError,
+    NotImplementedError,
+    MemoryError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise for files that are not what they seem."""
+
+
 def fixed_binarized_mnist(path: Path | str, *, all_train: bool = False) -> DataSet:
     """Return the fixed binarisation, 1×28×28, unlabelled: 50 000 + 10 000 + 10 000, or what the files hold.
 
@@ -50,7 +65,7 @@ def _read_npz(path: Path) -> list[np.ndarray]:
         with path.open("rb") as stream, np.load(stream) as file:
             arrays = {split: file[split] for split in SPLITS if split in file}
     # A lone array is loaded too, but has no `with`: the TypeError.
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise UsageError(f"{path}: found a file that cannot be read ({error}), expected a .npz file") from error
     missing = [split for split in SPLITS if split not in arrays]
     if missing:
@@ -59,6 +74,8 @@ def _read_npz(path: Path) -> list[np.ndarray]:
 
 
 def _unpacked(array: np.ndarray, what: str) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise UsageError(f"{what}: found no array of numbers, expected binary pixels")
     if array.ndim == 2 and array.shape[1] == PACKED and array.dtype == np.uint8:
         array = np.unpackbits(array, axis=1)
     if array.ndim != 2 or array.shape[1] != PIXELS or not len(array):

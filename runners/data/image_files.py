@@ -32,7 +32,9 @@ def image_folder(path: Path | str, *, size: int = 64, binarize: str = "none", se
         raise UsageError(f"{path}: found no such folder, expected a folder of images ({' '.join(SUFFIXES)})")
     if size < 1:
         raise UsageError(f"--size: found {size}, expected at least 1 pixel")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    # What begins with a dot is a cache, or the other half of a file that came from a Mac.
+    files = sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts))
     if len(files) < TENTH:
         raise UsageError(f"{path}: found {len(files)} images ({' '.join(SUFFIXES)}), expected at least {TENTH}")
     pixels = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
@@ -45,12 +47,21 @@ def image_folder(path: Path | str, *, size: int = 64, binarize: str = "none", se
     return binarized(DataSet(path.resolve().name, train, None, test), binarize, seed=seed)
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    """An image in 8-bit colour: 16-bit grey scaled, where Pillow would clip it, and what is transparent on white."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
 def _decode(file: Path, size: int) -> Tensor:
     try:
         with Image.open(file) as image:
             # Cameras store the turn beside the pixels.
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            square = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+            square = ImageOps.fit(_rgb(ImageOps.exif_transpose(image)), (size, size), Image.Resampling.BICUBIC)
     # Every decoder fails in its own way.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"{file}: found a file that cannot be decoded ({error}), expected an image") from error

@@ -40,6 +40,8 @@ def load(
     Raises:
         UsageError: There is no such data set, it cannot be had, or an option does not fit it.
     """
+    if not name.strip():
+        raise UsageError(f"--data: found nothing, expected {', '.join(NAMES)}, a folder of images or a .npz file")
     root = default_root() if root is None else Path(root)
     if name == "auto":
         name = _mnist_or_digits(root)
@@ -55,6 +57,8 @@ def load(
         if binarize != "none":
             raise UsageError(f"--binarize: found {binarize}, expected none, since {path} is binary already")
         return fixed_binarized_mnist(path, all_train=all_train)
+    if all_train:
+        raise UsageError(f"--all-train: found {path}, which has no validation split to train on")
     if path.is_dir():
         return image_folder(path, size=size, binarize=binarize, seed=seed)
     raise UsageError(f"--data: found {name!r}, expected {', '.join(NAMES)}, a folder of images or a .npz file")

@@ -80,7 +80,7 @@ def report(folder: Path) -> Path:
 </html>
 """
     path = folder / "report.html"
-    write_atomically(path, lambda file: file.write(page.encode()))
+    write_atomically(path, lambda file: file.write(page.encode(errors="replace")))
     return path
 
 

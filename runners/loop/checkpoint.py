@@ -1,6 +1,6 @@
 """Checkpoints: the state of named parts in one file, written atomically and read with `weights_only=True`."""
 
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,8 +35,14 @@ def load_checkpoint(path: Path, parts: dict[str, Part], *, device: torch.device)
         UsageError: The file is not a checkpoint, or one of other parts.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch itself does not look at the sums
+        if damaged:
+            raise UsageError(f"{path}: not a readable checkpoint ({damaged} is damaged)")
         states = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # bytes that somebody changed can raise anything in a zip and pickle reader
         raise UsageError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
     if not isinstance(states, dict) or set(states) != set(parts):
         found = sorted(states) if isinstance(states, dict) else type(states).__name__
@@ -44,7 +50,7 @@ def load_checkpoint(path: Path, parts: dict[str, Part], *, device: torch.device)
     for name, part in parts.items():
         try:
             part.load_state_dict(states[name])
-        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"{path}: its '{name}' does not fit this run ({_first_line(error)})") from error
 
 

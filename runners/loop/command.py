@@ -1,10 +1,13 @@
 """What all commands share: options, presets, resuming, and bad input in one line with exit code 2."""
 
 import argparse
+import errno
 import functools
 import math
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +34,9 @@ Options = dict[str, Any]
 NOT_SETTINGS = ("data_root", "device")
 """Options that may change when a run is resumed: they say where it is, not what it is."""
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG)
+"""What a full disk, a read-only folder or an impossible name say."""
+
 
 class Parser(argparse.ArgumentParser):
     """Bad options are a `UsageError`; without defaults, what was given can be told from what was not."""
@@ -53,14 +59,14 @@ def add_run_options(parser: Parser) -> None:
     """Give a command that trains the options that all of them share."""
     add = parser.add_argument
     add("--data", help="auto, mnist, fashion, fixed-binarized, digits, a folder of images or a .npz")
-    add("--data-root", type=Path, help="folder with data sets (default: $PPL_DATA, else data/)")
+    add("--data-root", type=given_path, help="folder with data sets (default: $PPL_DATA, else data/)")
     add("--binarize", choices=["none", "threshold", "stochastic", "static"])
     add("--steps", type=positive)
     add("--batch", type=positive)
     add("--seed", type=natural)
     add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
     add("--precision", choices=["float32", "bf16"], help="of the networks; densities are float32")
-    add("--out", type=Path, help="the run folder itself (default: a new one under runs/)")
+    add("--out", type=given_path, help="the run folder itself (default: a new one under runs/)")
     add("--resume", action="store_true", help="go on with the run in --out, or with the newest one")
     add("--quick", action="store_true", help="a few hundred steps, to see that all is well")
 
@@ -84,9 +90,16 @@ def natural(text: str) -> int:
 def positive_number(text: str) -> float:
     """A finite number above 0, for argparse."""
     number = non_negative_number(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("found 0, expected a number above 0")
+    if number < 1e-30:  # float32 would make it 0
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number above 0")
     return number
+
+
+def given_path(text: str) -> Path:
+    """A path that is not empty, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("found nothing, expected a path")
+    return Path(text)
 
 
 def non_negative_number(text: str) -> float:
@@ -124,14 +137,14 @@ def options_of(
         raise UsageError(
             f"--out {folder.path}: holds a run already; --resume goes on with it, or choose another folder"
         )
-    if resume and not folder.checkpoint.exists():
-        print(f"{folder.path}: no checkpoint to go on from, so this run starts at step 0", file=sys.stderr)
-    if folder.checkpoint.exists():
-        saved = folder.read_json("config.json").get("options")
+    if resume and folder.holds_run:
+        config = folder.read_json("config.json")
+        saved = config.get("options") if isinstance(config, dict) else None
         if not isinstance(saved, dict):
             raise UsageError(f"{folder.path}: was not made by a command; in Python, svi.load goes on with it")
         for option, value in given.items():
-            if option not in NOT_SETTINGS and saved.get(option) != value:
+            same = saved.get(option) == value or _resolved(saved.get(option)) == _resolved(value)
+            if option not in NOT_SETTINGS and not same:
                 raise UsageError(
                     f"--{option.replace('_', '-')}: {folder.path} was started with {saved.get(option)!r}, found "
                     f"{value!r}; leave it out, or start another run"
@@ -152,12 +165,21 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(main)
     def checked(argv: Sequence[str] | None = None) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminated)
         try:
             return main(argv)
         except UsageError as error:
-            name = main.__module__.rpartition(".")[2]
-            name = Path(sys.argv[0]).stem if name == "__main__" else name
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{_name(main)}: {error}", file=sys.stderr)
+            raise SystemExit(2) from error
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            print(
+                f"{_name(main)}: {error.filename or 'writing'}: {error.strerror}; free or choose another place, then "
+                "--resume",
+                file=sys.stderr,
+            )
             raise SystemExit(2) from error
         except KeyboardInterrupt as interrupt:
             print("\ninterrupted; what was saved goes on with --resume", file=sys.stderr)
@@ -170,6 +192,16 @@ def interrupted(stopped: int, out: Path, name: str) -> NoReturn:
     """Say how to resume a run that a signal ended, and exit as shells expect (130 for Ctrl-C)."""
     print(f"\nstopped; to go on: python runners/{name}.py --resume --out {out}", file=sys.stderr)
     raise SystemExit(128 + (stopped or signal.SIGINT))
+
+
+def _name(main: Callable[..., Any]) -> str:
+    name = main.__module__.rpartition(".")[2]
+    return Path(sys.argv[0]).stem if name == "__main__" else name
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    print("\nterminated; what was saved goes on with --resume", file=sys.stderr)
+    raise SystemExit(128 + number)
 
 
 def _fresh(name: str) -> Path:
@@ -186,5 +218,13 @@ def _newest(name: str) -> Path | None:
 
 
 def _command_of(config: Path) -> str | None:
-    content = RunFolder(config.parent).read_json(config.name)
+    try:
+        content = RunFolder(config.parent).read_json(config.name)
+    except UsageError:
+        return None  # some other folder's broken file is no business of this run
     return content.get("command") if isinstance(content, dict) else None
+
+
+def _resolved(value: Any) -> Any:
+    """A path to something that exists, absolute; anything else as it is."""
+    return str(Path(value).resolve()) if isinstance(value, str) and os.path.exists(value) else value

@@ -3,12 +3,18 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ppl_models import UsageError
 from runners.loop.atomic import write_atomically
+
+try:
+    import fcntl
+except ImportError:  # where there is no such thing (Windows), nobody watches
+    fcntl = None
 
 __all__ = ["RunFolder"]
 
@@ -23,6 +29,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint = path / "checkpoint.pt"
+        self._lock: int | None = None
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
@@ -30,22 +37,51 @@ class RunFolder:
     @property
     def holds_run(self) -> bool:
         """Whether there is a run in it, finished or not."""
-        return any((self.path / name).exists() for name in ("config.json", "checkpoint.pt", "metrics.csv"))
+        return (self.path / "config.json").exists() or self.checkpoint.exists()
 
     def create(self, config: dict[str, Any], *, restart: bool = False) -> None:
         """Begin a run here; with `restart`, also where one was cut off before its first checkpoint.
 
         Raises:
-            UsageError: The folder holds a run, or cannot be written to.
+            UsageError: The folder holds a run or anything else, is in use, or cannot be written to.
         """
-        if self.holds_run and not (restart and not self.checkpoint.exists()):
-            raise UsageError(f"{self.path}: holds a run already; --resume goes on with it, or choose another folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self.lock()
+            found = {path.name for path in self.path.iterdir() if not path.name.endswith(".partial")}
+            if self.holds_run and not (restart and found <= {"config.json"}):
+                raise UsageError(
+                    f"{self.path}: holds a run already; --resume goes on with it, or choose another folder"
+                )
+            if found - {"config.json"}:
+                raise UsageError(f"{self.path}: is not empty ({min(found)}); choose another folder")
             self.write_json("config.json", config)
-            self.write_rows([])
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written to ({error.strerror})") from error
+
+    def lock(self) -> None:
+        """Keep others from training into this folder, until `unlock` or the end of the process.
+
+        Raises:
+            UsageError: Somebody is.
+        """
+        if fcntl is None or self._lock is not None:
+            return
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.unlock()
+            raise UsageError(f"{self.path}: another run is training into this folder") from error
+
+    def unlock(self) -> None:
+        """Let others in again."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __del__(self) -> None:
+        self.unlock()
 
     def read_json(self, name: str) -> Any:
         """The contents of a JSON file of the run.

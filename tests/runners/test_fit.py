@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from toys import general_ppca, orthogonal_ppca, points, sampled
 
-from guides import ELBO, Adam, Amortized, Diagonal, Free, Refinement
+from guides import ELBO, SGD, Adam, Amortized, Diagonal, Free, Refinement
 from guides.sites import Site
-from ppl_models import Batch, UsageError
+from ppl_models import VAE, Batch, MLPDecoder, UsageError
 from runners import svi
 from runners.check import check
 from runners.compare import compare
@@ -299,7 +299,7 @@ def test_a_second_fit_into_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_its_own_data_alone(tmp_path: Path) -> None:
     quiet(small.model(), small.amortized(), small.data_set(), steps=2, out=tmp_path / "run")
-    with pytest.raises(UsageError, match="was trained on .*'train': 200.*found .*'train': 100"):
+    with pytest.raises(UsageError, match="was trained on .*'200 data.*found .*'100 data"):
         svi.load(tmp_path / "run", data=small.data_set(train=100))
 
 
@@ -385,3 +385,95 @@ def test_comparison_is_paired() -> None:
 def test_repr_says_what_it_is() -> None:
     fit = quiet(small.model(), small.amortized(), small.data_set(), steps=10)
     assert repr(fit).startswith("Fit(Amortized for VAE on bars, 10 steps: loss ")
+
+
+def test_momentum_of_rows_is_torchs_over_several_visits() -> None:
+    refinement = Refinement(steps=2, rule=SGD(lr=0.01, momentum=0.9), final=1.0, decay=0.0)
+    model, data = orthogonal_ppca(), None
+    x = sampled(model, 6)
+    data = points(x, x)
+    guide = Free(6, family=Diagonal(2), refinement=refinement).double()
+    parameters = {name: nn.Parameter(getattr(guide, f"table_{name}").clone()) for name in guide.params}
+    fit = Fit(model, guide, data, train_model=False, progress=False, batch=6, every=1, steps=3)
+    optimizer = torch.optim.SGD(parameters.values(), lr=0.01, momentum=0.9)
+    fit.run(3)
+    reference = Fit(model, Free(6, family=Diagonal(2)).double(), data, train_model=False, progress=False, batch=6)
+    with reference._random.active():
+        for _ in range(3):
+            batch = next(reference._stream)
+            for _ in range(2):
+                rows = {name: value[batch.index] for name, value in parameters.items()}
+                loss, _ = ELBO()(model, lambda b, rows=rows: guide.sample(b, rows), batch)
+                optimizer.zero_grad()
+                (loss * 6).backward(inputs=list(parameters.values()))
+                optimizer.step()
+            ELBO()(model, lambda b, rows=rows: guide.sample(b, rows), batch)
+    for name, value in parameters.items():
+        torch.testing.assert_close(getattr(guide, f"table_{name}"), value.data)
+
+
+def test_a_refused_save_changes_nothing(tmp_path: Path) -> None:
+    data = small.data_set()
+    first, second = (quiet(small.model(), small.amortized(), data, steps=2, out=tmp_path / n) for n in ("a", "b"))
+    with pytest.raises(UsageError, match="holds a run already"):
+        first.save(tmp_path / "b")
+    kept = {path: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    first.run(3)
+    assert {path: path.read_bytes() for path in (tmp_path / "b").iterdir()} == kept
+    assert svi.load(tmp_path / "a", data=data).settings["steps"] == 5
+    assert second.history.step == 2
+
+
+def test_a_damaged_checkpoint_is_noticed(tmp_path: Path) -> None:
+    data = small.data_set()
+    fit = quiet(small.model(), small.amortized(), data, steps=2, out=tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    whole = bytearray(path.read_bytes())
+    weight = next(fit.model.parameters()).detach().numpy().tobytes()
+    at = whole.find(weight)
+    assert at > 0
+    whole[at + 3] ^= 0x40  # an exponent's bit
+    path.write_bytes(whole)
+    with pytest.raises(UsageError, match=r"not a readable checkpoint \(.* is damaged\)"):
+        svi.load(tmp_path / "run", data=data)
+
+
+def test_a_frozen_models_statistics_stay() -> None:
+    model, data = small.model(), small.data_set()
+    model.decoder.body.insert(1, nn.BatchNorm1d(16))
+    fit = quiet(model, small.amortized(), data, steps=2)
+    before = small.weights(fit.model)
+    fit.swap(small.amortized(), train_model=False).run(3)
+    assert not small.changed(fit.model, before)
+    assert fit.model.training
+
+
+def test_one_channel_is_not_compared_with_three() -> None:
+    model = VAE(decoder=MLPDecoder(latents=2, shape=(3, 8, 8), hidden=(16,)))
+    with pytest.raises(UsageError, match=r"site 'x': observed data of shape \(8, 1, 8, 8\).*end in \(3, 8, 8\)"):
+        check(model, small.amortized(), small.data_set())
+
+
+def test_check_tries_half_a_batch() -> None:
+    class Centred(Amortized):
+        def start(self, batch: Batch) -> dict[str, Tensor]:
+            params = super().start(batch)
+            return params | {"loc": params["loc"] - params["loc"].mean(0)}
+
+    guide = Centred(encoder=small.amortized().encoder, family=Diagonal(2))
+    with pytest.raises(UsageError, match="depends on the others in the batch"):
+        check(small.model(), guide, small.data_set())
+
+
+@pytest.mark.parametrize("wrong", [{"precision": "bfloat16"}, {"steps": -2}, {"every": 2000}, {"every": 0}])
+def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        Fit(small.model(), small.amortized(), small.data_set(), batch=20, **wrong)
+
+
+def test_compare_refuses_other_test_images() -> None:
+    one, other = (Fit(small.model(), small.amortized(), small.data_set(test=n), batch=20) for n in (50, 60))
+    with pytest.raises(UsageError, match="same test images"):
+        compare(one, other)
+    with pytest.raises(UsageError, match="at least one fit"):
+        compare()

@@ -214,6 +214,15 @@ def refused(capsys: pytest.CaptureFixture, *options: str) -> str:
         (["--preset", "s99"], "--preset"),
         (["--nonsense"], "--nonsense"),
         (["--lat", "5"], "--lat"),
+        (["--out", ""], "--out: found nothing"),
+        (["--data", ""], "--data: found nothing"),
+        (["--batch", "161", "--epochs", "1"], "--batch: found 161, expected at most 160"),
+        (["--joint", "--local-lr", "3"], "--local-lr: changes nothing with --joint"),
+        (["--sigma2", "1e-320"], "--sigma2"),
+        (["--out", "a" * 5000], "File name too long"),
+        (["--out", "EMPTYBUT"], "is not empty"),
+        (["--resume", "--out", "LOST"], "holds a run already"),
+        (["--resume", "--out", "RUN", "--data", "OTHERDATA"], "was trained on"),
         (["--seed", "1180591620717411303424"], "--seed"),
         (["--pictures", "-1"], "--pictures"),
         (["--device", "meta"], "--device"),
@@ -248,12 +257,20 @@ def test_bad_input_ends_in_one_line(
     if "SAVED" in options:
         tiny = small.data_set()
         svi.fit(small.model(), small.amortized(), tiny, batch=20, steps=1, progress=False).save(tmp_path / "SAVED")
-    for name in ("RUN", "BROKEN", "OTHER", "NOCONFIG"):
+    (tmp_path / "EMPTYBUT").mkdir()
+    (tmp_path / "EMPTYBUT" / "report.html").write_text("mine")
+    for name in ("RUN", "BROKEN", "OTHER", "NOCONFIG", "LOST"):
         if name in options:
             svi.main([*data, *TINY, "--out", str(tmp_path / name)])
     if "BROKEN" in options:
         checkpoint = tmp_path / "BROKEN" / "checkpoint.pt"
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    if "LOST" in options:
+        (tmp_path / "LOST" / "checkpoint.pt").unlink()
+    if "OTHERDATA" in options:
+        # The same file with other contents: what it was called is no proof of what it is.
+        small.write_npz(tmp_path / "blobs.npz", seed=1)
+        options = [*options[:3]]
     if "OTHER" in options:
         torch.save({"model": {}}, tmp_path / "OTHER" / "checkpoint.pt")
     if "NOCONFIG" in options:

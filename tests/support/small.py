@@ -44,9 +44,9 @@ def free(data: DataSet, *, latents: int = 2, refinement: Refinement | None = Non
     return Free(data.train, latents=latents, refinement=refinement)
 
 
-def write_npz(path: Path, *, train: int = 160, other: int = 40) -> Path:
+def write_npz(path: Path, *, train: int = 160, other: int = 40, seed: int = 0) -> Path:
     """A file in the format of the fixed binarisation of MNIST, with random blobs."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     splits = {}
     for name, count in (("train", train), ("valid", other), ("test", other)):
         blobs = np.zeros((count, 28, 28), dtype=np.uint8)
