@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from guides.families import Diagonal
 from guides.refine import Params
 from ppl_models.batch import Batch
-from ppl_models.nets import ConvEncoder, glorot_
+from ppl_models.nets import ConvEncoder
 
 __all__ = ["Amortized"]
 
@@ -39,7 +39,6 @@ class Amortized(nn.Module):
         self.heads = nn.ModuleDict(
             {name: nn.Linear(self.encoder.features, len(value)) for name, value in self.family.initial().items()}
         )
-        glorot_(self.heads)
 
     def start(self, batch: Batch) -> Params:
         """The encoder's answer, `(batch, size)` per parameter."""

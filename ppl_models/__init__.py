@@ -2,7 +2,7 @@
 
 from ppl_models.batch import Batch, UsageError
 from ppl_models.likelihoods import Bernoulli, Gaussian
-from ppl_models.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from ppl_models.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, glorot_
 from ppl_models.paths import variance_preserving
 from ppl_models.ppca import PPCA
 from ppl_models.vae import VAE
@@ -19,5 +19,6 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "UsageError",
+    "glorot_",
     "variance_preserving",
 ]

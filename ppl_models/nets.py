@@ -14,15 +14,20 @@ from ppl_models.batch import UsageError
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder", "glorot_", "over_leading"]
 
 
-def glorot_(module: nn.Module) -> None:
+def glorot_(module: nn.Module) -> nn.Module:
     """Start a module's weights Glorot-uniform and its biases at zero, as the courses' TensorFlow layers do.
 
-    Glorot and Bengio 2010. torch's own start costs the convolutional pair 2.5 nats after 10 000 steps on MNIST.
+    Glorot and Bengio 2010. After 10 000 steps on MNIST an encoder and the decoder are 2.5 nats better off than from
+    torch's own start; free parameters are not, which a decoder that answers strongly to its latents helps along.
+
+    Returns:
+        The module, changed in place.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+    return module
 
 
 def over_leading(net: Callable[[Tensor], Tensor], x: Tensor, *, event_dim: int) -> Tensor:
@@ -52,7 +57,6 @@ class MLPEncoder(nn.Module):
         self.shape, self.hidden = tuple(shape), tuple(hidden)
         self.features = self.hidden[-1]
         self.body = nn.Sequential(MLP([math.prod(self.shape), *self.hidden]), nn.ReLU())
-        glorot_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x.flatten(-len(self.shape)))
@@ -92,7 +96,6 @@ class ConvEncoder(nn.Module):
             nn.Flatten(),
         )
         self.features = third * math.prod(math.ceil(side / 4) for side in self.shape[1:])
-        glorot_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return over_leading(self.body, x, event_dim=3)

@@ -22,7 +22,18 @@ from guides import ELBO
 from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models import UsageError
-from runners.assembly import DEFAULTS, PRESETS, QUICK, check_options, data_of, device_of, optimizer_of, pair_of, parser
+from runners.assembly import (
+    DEFAULTS,
+    INIT,
+    PRESETS,
+    QUICK,
+    check_options,
+    data_of,
+    device_of,
+    optimizer_of,
+    pair_of,
+    parser,
+)
 from runners.blueprint import rebuild
 from runners.check import check
 from runners.data import DataSet
@@ -128,6 +139,7 @@ def build(options: Options, folder: RunFolder) -> Fit:
         steps, every = options["epochs"] * epoch, epoch if epoch <= WINDOW else 100
     names = ("batch", "clip", "precision", "pictures", "seed")
     written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    written["init"] = options["init"] or INIT[options["guide"]]
     if options["data"] == "auto":
         written["data"] = data.name  # what it was this time, whatever is on disk when the run is resumed
     elif Path(options["data"]).exists():

@@ -11,6 +11,7 @@ from ppl_models import (
     Gaussian,
     MLPDecoder,
     MLPEncoder,
+    glorot_,
     variance_preserving,
 )
 
@@ -73,3 +74,12 @@ def test_variance_preserving_path() -> None:
     torch.testing.assert_close(path[:, 0], end)
     torch.testing.assert_close(path[:, 2], start)
     torch.testing.assert_close(path.var(0), torch.ones(3, 2).double(), rtol=0.04, atol=0)
+
+
+def test_glorot_start() -> None:
+    encoder = glorot_(ConvEncoder())
+    for layer in (module for module in encoder.modules() if isinstance(module, nn.Conv2d)):
+        out_channels, in_channels = layer.weight.shape[:2]
+        bound = (6 / (25 * (in_channels + out_channels))) ** 0.5
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
