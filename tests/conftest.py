@@ -1,8 +1,8 @@
 """Every test starts from the same seed and leaves no global state behind."""
 
+import signal
 from collections.abc import Iterator
 
-import pyro
 import pytest
 import torch
 
@@ -10,7 +10,7 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded() -> Iterator[None]:
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
-    pyro.enable_validation(True)
-    torch.set_num_threads(threads)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert torch.distributions.Distribution._validate_args, "validation was left switched off"

@@ -165,8 +165,8 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(main)
     def checked(argv: Sequence[str] | None = None) -> Any:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminated)
+        main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, _terminated) if main_thread else None
         try:
             return main(argv)
         except UsageError as error:
@@ -184,6 +184,9 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt as interrupt:
             print("\ninterrupted; what was saved goes on with --resume", file=sys.stderr)
             raise SystemExit(130) from interrupt
+        finally:
+            if main_thread:
+                signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
     return checked
 
