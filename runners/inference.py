@@ -40,6 +40,8 @@ class InferenceStep:
         self.model, self.guide, self.objective, self.optimizer = model, guide, objective, optimizer
         self.clip, self.autocast, self.device = clip, autocast, device
         self.trained = [p for group in optimizer.param_groups for p in group["params"]] if optimizer else []
+        self.rows = isinstance(guide, Rows)
+        self.joint = self.rows and guide.refinement.joint
         self.validate = True
 
     def before(self, step: int, steps: int) -> None:
@@ -50,8 +52,7 @@ class InferenceStep:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         # Pyro's and torch's own checks read tensors on the host: they see the first step only.
         with pyro.validation_enabled(self.validate), self.autocast():
-            joint = isinstance(self.guide, Rows) and self.guide.refinement.joint
-            loss, parts = self._joint(batch) if joint else self._alternating(batch)
+            loss, parts = self._joint(batch) if self.joint else self._alternating(batch)
         self.validate = False
         return {
             "loss": loss,
@@ -63,7 +64,7 @@ class InferenceStep:
     def _alternating(self, batch: Batch) -> tuple[Tensor, Terms]:
         """The batch's own parameters first, with everything else frozen; then the rest."""
         guide = self.guide
-        if isinstance(guide, Rows):
+        if self.rows:
             params, memory = guide.start(batch), guide.memory(batch)
             params, memory = refine(
                 self.model, guide.sample, self.objective, batch, params, refinement=guide.refinement, memory=memory
