@@ -28,7 +28,7 @@ class History:
     Attributes:
         step: Steps done.
         rows: One dict per logging interval, the means over it.
-        seconds: Time spent in steps, over all sessions of the run.
+        seconds: Time spent in steps, resumed ones included.
     """
 
     def __init__(self) -> None:
