@@ -22,7 +22,7 @@ from ppl_models import Batch, UsageError
 from runners import summary
 from runners.blueprint import describe
 from runners.data import DataSet
-from runners.inference import InferenceStep
+from runners.inference import InferenceStep, evaluating
 from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW, Diverged, History
@@ -160,7 +160,8 @@ class Fit:
             self.folder.write_json("config.json", self.config())
         if self.folder:
             self.folder.lock()
-        with self._random.active(), self._modes():
+        frozen = [] if self.settings["train_model"] else [self.model]
+        with self._random.active(), evaluating(*frozen):
             try:
                 self.stopped = train(
                     self._step,
@@ -298,29 +299,13 @@ class Fit:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Evaluation and pictures: modules in eval mode, no gradients, no validation, random numbers of their own."""
-        modules = [m for p in (self.model, self.guide) if isinstance(p, nn.Module) for m in p.modules()]
-        modes = [module.training for module in modules]
-        for module in modules:
-            module.training = False
-        try:
-            with forked(self.settings["seed"], self.device), pyro.validation_enabled(False), torch.no_grad():
-                yield
-        finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
-
-    @contextmanager
-    def _modes(self) -> Iterator[None]:
-        """Training; a model that is not trained is in eval mode meanwhile, so that its statistics stay as well."""
-        frozen = not self.settings["train_model"] and isinstance(self.model, nn.Module)
-        modes = [(module, module.training) for module in self.model.modules()] if frozen else []
-        for module, _ in modes:
-            module.training = False
-        try:
+        with (
+            evaluating(self.model, self.guide),
+            forked(self.settings["seed"], self.device),
+            pyro.validation_enabled(False),
+            torch.no_grad(),
+        ):
             yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
     def _placed(self, program: Program) -> Program:
         if isinstance(program, nn.Module):

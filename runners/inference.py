@@ -1,7 +1,7 @@
 """One step of variational inference, free or amortized, for the training loop."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from guides.refine import Rows, refine
 from guides.sites import Program
 from ppl_models import Batch
 
-__all__ = ["InferenceStep"]
+__all__ = ["InferenceStep", "evaluating"]
 
 
 class InferenceStep:
@@ -105,3 +105,17 @@ class InferenceStep:
 
 def _sampled(guide: Program, params: dict[str, Tensor], batch: Batch) -> Any:
     return guide.sample(batch, params)
+
+
+@contextmanager
+def evaluating(*programs: Program) -> Iterator[None]:
+    """Put modules in eval mode for a while, so that neither dropout nor running statistics move."""
+    modules = [module for program in programs if isinstance(program, nn.Module) for module in program.modules()]
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
