@@ -101,7 +101,7 @@ PRESETS: dict[str, Options] = {
 }
 
 INIT = {"free": "torch", "amortized": "glorot"}
-"""How networks start by default: what trains each guide better on MNIST."""
+"""How networks start by default: what trained each guide better on MNIST."""
 
 QUICK: Options = {"steps": 300, "images": 200, "updates": 50}
 

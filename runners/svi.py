@@ -3,7 +3,7 @@
     python runners/svi.py                                        free parameters on MNIST (S1)
     python runners/svi.py --guide amortized                      an encoder instead: a VAE (S2)
     python runners/svi.py --preset s6                            the fully connected pair, 100 latents (S6)
-    python runners/svi.py --precision bf16                       the networks in bfloat16, about twice as fast
+    python runners/svi.py --precision bf16                       the networks in bfloat16, which is faster
     python runners/svi.py --resume                               go on with the newest run
     ipython -i runners/svi.py -- --guide amortized --quick       then: run.show(), run.swap(...)
 
