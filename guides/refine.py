@@ -110,8 +110,9 @@ def _by_row(size: Tensor | float, values: Tensor) -> Tensor | float:
 class Refinement:
     """How the variational parameters of a batch are refined at each visit.
 
-    The defaults trained free parameters best on MNIST of those that were tried: a row's moments wait for its next visit, so that its
-    steps have the right size at once, and step sizes fall to a tenth within a visit, which averages its noise away.
+    The defaults trained free parameters best on MNIST of those that were tried: a row's moments wait for its next
+    visit, so that its steps have the right size at once, and step sizes fall to a tenth within a visit, which averages
+    its noise away.
 
     Args:
         steps: Gradient steps per visit.

@@ -17,8 +17,8 @@ __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder", "glo
 def glorot_(module: nn.Module) -> nn.Module:
     """Start a module's weights Glorot-uniform and its biases at zero, as the courses' TensorFlow layers do.
 
-    Glorot and Bengio 2010. On MNIST the convolutional pair was 2.5 nats better off after 10 000 steps than from torch's
-    own start; with free parameters the decoder was 4 nats worse off after 3300.
+    Glorot and Bengio 2010. On MNIST the convolutional pair was 2.5 nats better off after 10 000 steps than from
+    torch's own start; with free parameters the decoder was 4 nats worse off after 3300.
 
     Returns:
         The module, changed in place.
