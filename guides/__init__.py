@@ -1,9 +1,31 @@
 """Ways of inferring a model's latents, and what they are judged by."""
 
 from guides.amortized import Amortized
+from guides.constrained import Constrained
 from guides.families import Diagonal
 from guides.free import Free
-from guides.objectives import ELBO, Terms, terms
+from guides.iwae import IWAE
+from guides.objectives import ELBO
 from guides.refine import SGD, Adam, Refinement, refine
+from guides.schedules import CyclicalSchedule, LinearSchedule, SigmoidSchedule
+from guides.semi_amortized import SemiAmortized
+from guides.terms import Terms, terms
 
-__all__ = ["ELBO", "SGD", "Adam", "Amortized", "Diagonal", "Free", "Refinement", "Terms", "refine", "terms"]
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "SGD",
+    "Adam",
+    "Amortized",
+    "Constrained",
+    "CyclicalSchedule",
+    "Diagonal",
+    "Free",
+    "LinearSchedule",
+    "Refinement",
+    "SemiAmortized",
+    "SigmoidSchedule",
+    "Terms",
+    "refine",
+    "terms",
+]

@@ -1,15 +1,22 @@
-"""How good inference is: bounds per datum, with noise that no refinement has seen."""
+"""How good inference is: bounds and evidence per datum, with noise that no refinement has seen."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
+from torch import Tensor
 
-from guides.objectives import ELBO, Terms, terms
-from guides.refine import Params, Refinement, refine
+from guides.iwae import weighted
+from guides.objectives import ELBO
+from guides.refine import At, Params, Refinement, refine
 from guides.sites import Program
+from guides.terms import Terms, terms
 from ppl_models.batch import Batch
 
-__all__ = ["bounds", "inferred"]
+__all__ = ["bounds", "inferred", "log_evidence"]
+
+AT_ONCE = 20_000
+"""Decoded samples at a time, which bounds the memory of importance sampling."""
 
 
 def inferred(
@@ -20,7 +27,7 @@ def inferred(
     refinement: Refinement | None = None,
     start: Callable[[Batch], Params] | None = None,
 ) -> Program:
-    """A guide as it stands for a batch: as it is, or with its parameters refined on that batch by the ELBO.
+    """A guide as it stands for a batch: its parameters computed once, and refined on that batch by the ELBO.
 
     Args:
         model: The model, which is not changed.
@@ -32,11 +39,14 @@ def inferred(
     Returns:
         A guide to be used with this batch alone.
     """
-    if refinement is None:
+    start = start or getattr(guide, "start", None)
+    if start is None:
         return guide
-    params = {name: value.detach() for name, value in (start or guide.start)(batch).items()}
-    params, _ = refine(model, guide.sample, ELBO(), batch, params, refinement=refinement)
-    return lambda again: guide.sample(again, params)
+    params = start(batch)
+    if refinement is not None:
+        params, _ = refine(model, guide, ELBO(), batch, params, refinement=refinement)
+        params = {name: value.detach() for name, value in params.items()}
+    return At(guide, params)
 
 
 @torch.no_grad()
@@ -70,4 +80,57 @@ def bounds(
         posterior = inferred(model, guide, batch, refinement=refinement, start=start)
         torch.manual_seed(2 * (seed + position) + 1)
         parts.append(terms(model, posterior, batch, particles=particles))
-    return Terms(*(torch.cat([part.mean(0) for part in column]) for column in zip(*parts, strict=True)))
+    return Terms(
+        _joined(part.log_likelihood for part in parts),
+        {name: _joined(part.site_kl[name] for part in parts) for name in parts[0].site_kl},
+        _joined(part.scaled_log_likelihood for part in parts),
+        _joined(part.scaled_kl for part in parts),
+    )
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    """Means over the particles, of all data."""
+    return torch.cat([part.mean(0) for part in parts])
+
+
+@torch.no_grad()
+def log_evidence(
+    model: Program,
+    guide: Program,
+    batches: Iterable[Batch],
+    *,
+    samples: int = 1000,
+    refinement: Refinement | None = None,
+    start: Callable[[Batch], Params] | None = None,
+    seed: int = 0,
+) -> Tensor:
+    r"""Importance-sampled :math:`\log \frac1S \sum_s p(x, z_s) / q(z_s \mid x)` of each datum, `(data,)`, in nats.
+
+    A lower bound of log p(x) in expectation, the tighter the more samples (Burda et al. 2016, arXiv:1509.00519). The
+    samples are drawn and decoded a few at a time, the encoder runs once.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        batches: The data, each once.
+        samples: S.
+        refinement: Gradient steps on each batch before; their noise is not used again.
+        start: Where those start; by default where the guide says.
+        seed: Of the noise, as for `bounds`.
+
+    Raises:
+        UsageError: The guide has no density.
+    """
+    found = []
+    for position, batch in enumerate(batches):
+        torch.manual_seed(2 * (seed + position))
+        posterior = inferred(model, guide, batch, refinement=refinement, start=start)
+        torch.manual_seed(2 * (seed + position) + 1)
+        at_once = max(1, min(samples, AT_ONCE // len(batch.index)))
+        total = None
+        for done in range(0, samples, at_once):
+            particles = min(at_once, samples - done)
+            part = weighted(model, posterior, batch, particles=particles).elbo.logsumexp(0)
+            total = part if total is None else torch.logaddexp(total, part)
+        found.append(total - math.log(samples))
+    return torch.cat(found)

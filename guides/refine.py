@@ -1,17 +1,18 @@
 """Gradient steps on the variational parameters of one batch: the inner loop of SVI, with everything else frozen."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["SGD", "Adam", "Params", "Refinement", "RowRule", "Rows", "refine"]
+__all__ = ["SGD", "Adam", "At", "Params", "Refinement", "RowRule", "Rows", "refine", "stopped"]
 
 Params = dict[str, Tensor]
 """Variational parameters, or what an optimiser keeps for them, by name; one row per datum, `(batch, *)`."""
@@ -37,6 +38,42 @@ class Rows(Protocol):
 
     def store(self, batch: Batch, params: "Params", memory: "Params") -> None:
         """Put refined rows and their memory back."""
+
+
+@dataclass(frozen=True, eq=False)
+class At:
+    """A guide at given parameters: the program `guide.sample(batch, params)`."""
+
+    guide: Any
+    params: Params
+
+    def __call__(self, batch: Batch) -> Any:
+        return self.guide.sample(batch, self.params)
+
+
+@contextmanager
+def stopped(program: Program) -> Iterator[Program]:
+    """A guide whose densities, computed inside, take gradients to the sampled values but to nothing of its own.
+
+    Detaching its variational parameters would not do: a flow's weights are in its density as well.
+
+    Raises:
+        UsageError: It is neither a module nor a module at given parameters.
+    """
+    guide = program.guide if isinstance(program, At) else program
+    if not isinstance(guide, nn.Module):
+        raise UsageError(
+            f"the guide is {type(guide).__name__}, not a module: its own parameters cannot be told from its samples, "
+            "as this gradient estimator needs"
+        )
+    own = [parameter for parameter in guide.parameters() if parameter.requires_grad]
+    for parameter in own:
+        parameter.requires_grad_(False)
+    try:
+        yield At(guide, {k: v.detach() for k, v in program.params.items()}) if isinstance(program, At) else program
+    finally:
+        for parameter in own:
+            parameter.requires_grad_()
 
 
 class RowRule(Protocol):
@@ -142,39 +179,44 @@ class Refinement:
 
 def refine(
     model: Program,
-    sample: Callable[[Batch, Params], object],
+    guide: Any,
     objective: Objective,
     batch: Batch,
     params: Params,
     *,
     refinement: Refinement,
     memory: Params | None = None,
+    exact: bool = False,
 ) -> tuple[Params, Params]:
     """Take gradient steps on `params`, everything else frozen.
 
     Args:
         model: The Pyro model.
-        sample: A guide's `sample(batch, params)`.
+        guide: A guide with `sample(batch, params)`.
         objective: What is minimised; its loss is a mean over the batch, its gradient here a datum's own.
         batch: The batch.
         params: Where to start, one row per datum.
         refinement: How many steps, by which rule.
         memory: What an earlier visit left: `visits`, and moments where they are kept.
+        exact: Whether the result can be differentiated with respect to the start and the model, through the steps;
+            else it is detached.
 
     Returns:
-        The refined parameters, detached, and the memory for the next visit.
+        The refined parameters and the memory for the next visit.
     """
     memory = dict(memory or {})
     visits = memory.pop("visits", None)
     moments = memory or refinement.rule.start(params)
     with torch.enable_grad():
         for step in range(refinement.steps):
-            params = {name: value.detach().requires_grad_() for name, value in params.items()}
-            current = params
-            loss, _ = objective(model, lambda b, current=current: sample(b, current), batch)
+            params = {
+                name: value if exact and value.requires_grad else value.detach().requires_grad_()
+                for name, value in params.items()
+            }
+            loss, _ = objective(model, At(guide, params), batch)
             # The gradient of the batch's SUM: a datum's step must not depend on how many others are beside it.
-            grads = torch.autograd.grad(loss * len(batch.index), list(params.values()))
-            with torch.no_grad():
+            grads = torch.autograd.grad(loss * len(batch.index), list(params.values()), create_graph=exact)
+            with torch.set_grad_enabled(exact):
                 params, moments = refinement.rule.update(
                     params, dict(zip(params, grads, strict=True)), moments, refinement.size(step, visits)
                 )

@@ -1,6 +1,7 @@
 """Running a Pyro program once: its sample sites, and weights on some of them."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import pyro
@@ -12,9 +13,15 @@ from torch import Tensor
 
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["FiniteSites", "Program", "Site", "WeightLatents", "run_program"]
+__all__ = ["FiniteSites", "Program", "Site", "WeightLatents", "full_precision", "run_program"]
 
 Program = Callable[[Batch], Any]
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast inside: networks may run in half precision, distributions do not."""
+    # Autocast knows no meta device, on which pairs are checked for host reads.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class Site(NamedTuple):
@@ -26,6 +33,8 @@ class Site(NamedTuple):
     is_observed: bool
     scale: float | Tensor
     mask: Tensor | bool | None
+    rate: Tensor | None = None
+    """What a guide without a density says its KL term is, `infer={"rate": …}`, `(batch,)`."""
 
     def log_prob(self, shape: tuple[int, int]) -> Tensor:
         """The site's log-density, masked but not scaled, one value per datum.
@@ -33,7 +42,8 @@ class Site(NamedTuple):
         Raises:
             UsageError: The density's own shape is not that.
         """
-        return self.per_datum(self.fn.log_prob(self.value), shape)
+        with full_precision(self.value.device):
+            return self.per_datum(self.fn.log_prob(self.value), shape)
 
     def per_datum(self, values: Tensor, shape: tuple[int, int]) -> Tensor:
         """`values`, zero where the site is masked; refused unless they are one per datum.
@@ -89,7 +99,8 @@ class Recorder(Messenger):
             raise UsageError(
                 f"site '{name}': observed data of shape {found}, the likelihood expects it to end in {expected}"
             )
-        self.sites[name] = Site(name, msg["fn"], msg["value"], msg["is_observed"], msg["scale"], msg["mask"])
+        rate = (msg["infer"] or {}).get("rate")
+        self.sites[name] = Site(name, msg["fn"], msg["value"], msg["is_observed"], msg["scale"], msg["mask"], rate)
 
 
 class WeightLatents(ScaleMessenger):

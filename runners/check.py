@@ -7,9 +7,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from guides.objectives import ELBO, terms
+from guides.objectives import ELBO
 from guides.refine import Rows
 from guides.sites import Program, run_program
+from guides.terms import terms
 from ppl_models import Batch, UsageError
 from runners.data import DataSet
 from runners.loop.random import forked

@@ -2,6 +2,7 @@
 
 import copy
 import platform
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,12 +13,14 @@ from typing import Any, Literal, Self
 import pyro
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from guides.evidence import bounds, inferred
-from guides.objectives import ELBO, Objective, Terms
+from guides.evidence import bounds, inferred, log_evidence
+from guides.objectives import ELBO, Objective
 from guides.refine import Adam, Refinement, Rows
 from guides.sites import FiniteSites, Program
+from guides.terms import Terms
 from ppl_models import Batch, UsageError
 from runners import summary
 from runners.blueprint import describe
@@ -36,6 +39,10 @@ ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.9), fused=True)
 
 REPORT = Refinement(steps=200, rule=Adam(lr=0.1, betas=(0.8, 0.95)), final=0.01, decay=0.0)
 """How free rows are refined for reports."""
+
+
+REMEMBERED = 1000
+"""Training data whose codes a guide may remember for evaluation, as Echo does."""
 
 
 def default_device() -> torch.device:
@@ -102,7 +109,7 @@ class Fit:
         self.device = torch.empty(0, device=device or default_device()).device
         self.data = data.to(self.device)
         self.model, self.guide = self._placed(model), self._placed(guide)
-        self.objective = ELBO() if objective is None else objective
+        self.objective = self._placed(ELBO() if objective is None else objective)
         self.settings = {
             "steps": steps,
             "batch": batch,
@@ -125,7 +132,7 @@ class Fit:
         self.origin, self.progress, self.stopped = dict(origin or {}), progress, None
         self.folder = None if out is None else RunFolder(Path(out))
         self.history = History()
-        self._begun = False
+        self._begun = self._remarked = False
         modules = [self.model, self.guide] if train_model else [self.guide]
         # A ModuleList names a parameter that both share once.
         trained = list(nn.ModuleList(m for m in modules if isinstance(m, nn.Module)).parameters())
@@ -170,7 +177,7 @@ class Fit:
                     until=self.settings["steps"],
                     every=self.settings["every"],
                     save=self._save_checkpoint if self.folder else None,
-                    on_row=self.folder.append if self.folder else None,
+                    on_row=self._row,
                     on_step=self._picture if self.folder and self.settings["pictures"] else None,
                     progress=self.progress,
                 )
@@ -216,23 +223,41 @@ class Fit:
             refinement = self._refinement(updates, rows=rows)
             return bounds(self.model, self.guide, images.in_order(size), particles=particles, **refinement)
 
-    def result(self, *, images: int | None = None, updates: int | None = None) -> dict[str, Any]:
-        """The final figures, as in result.json; see `summary.result`."""
-        return summary.result(self, images=images, updates=updates)
+    def log_evidence(
+        self, images: Any, *, samples: int = 1000, updates: int | None = None, rows: bool = False, size: int = 100
+    ) -> Tensor:
+        """Importance-sampled log p(x) of each image, `(images,)`, in float32; the arguments are those of `bounds`.
+
+        Raises:
+            UsageError: The guide has no density.
+        """
+        with self.aside():
+            refinement = self._refinement(updates, rows=rows)
+            return log_evidence(self.model, self.guide, images.in_order(size), samples=samples, **refinement)
+
+    def remark(self) -> str | None:
+        """What the objective has to say about the run so far, such as that its target is out of reach."""
+        return self.objective.remark(self.history.rows) if hasattr(self.objective, "remark") else None
+
+    def result(self, **settings: Any) -> dict[str, Any]:
+        """The final figures, as in result.json; the settings are those of `summary.result`."""
+        return summary.result(self, **settings)
 
     def show(self) -> Figure:
         """Test images, their reconstructions and samples from the prior, in one picture."""
         return summary.image_figures(self)["images"]
 
-    def report(self, *, images: int | None = None, updates: int | None = None) -> dict[str, Any]:
+    def report(self, **settings: Any) -> dict[str, Any]:
         """Write result.json, the pictures and report.html into the run folder; returns the final figures.
+
+        The settings are those of `summary.result`.
 
         Raises:
             UsageError: There is no run folder.
         """
         if self.folder is None:
             raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
-        return summary.write(self, images=images, updates=updates)
+        return summary.write(self, **settings)
 
     def begin(self, *, restart: bool = False) -> Self:
         """Make the run folder, as `run` does by itself; with `restart`, also where a run died before a checkpoint.
@@ -305,7 +330,18 @@ class Fit:
             pyro.validation_enabled(False),
             torch.no_grad(),
         ):
+            if hasattr(getattr(self.guide, "family", None), "remember"):
+                first = self.data.train.first(min(REMEMBERED, len(self.data.train)))
+                self.guide.remember(next(first.in_order(REMEMBERED)))
             yield
+
+    def _row(self, row: dict[str, float]) -> None:
+        if self.folder:
+            self.folder.append(row)
+        remark = None if self._remarked else self.remark()
+        if remark:
+            self._remarked = True
+            tqdm.write(remark, file=sys.stderr)
 
     def _placed(self, program: Program) -> Program:
         if isinstance(program, nn.Module):
@@ -313,10 +349,14 @@ class Fit:
         return program
 
     def _refinement(self, updates: int | None, *, rows: bool) -> dict[str, Any]:
-        if not isinstance(self.guide, Rows):
+        own = getattr(self.guide, "refinement", None)
+        if own is None:
             return {}
-        refinement = REPORT if updates is None else replace(REPORT, steps=updates)
-        return {"refinement": refinement, "start": self.guide.start if rows else self.guide.fresh}
+        free = isinstance(self.guide, Rows)
+        refinement = REPORT if free else own
+        if updates is not None:
+            refinement = replace(refinement, steps=updates)
+        return {"refinement": refinement, "start": self.guide.fresh if free and not rows else self.guide.start}
 
     def _save_checkpoint(self) -> None:
         for program in (self.model, self.guide):

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
 
-from guides.objectives import Objective, Terms
-from guides.refine import Rows, refine
+from guides.objectives import Objective
+from guides.refine import At, Rows, refine
 from guides.sites import Program
+from guides.terms import Terms
 from ppl_models import Batch
 
 __all__ = ["InferenceStep", "evaluating"]
@@ -21,7 +21,8 @@ class InferenceStep:
     """One step of variational inference: refine the batch's parameters if the guide wants that, then descend.
 
     With free parameters these are the two updates of stochastic variational inference; with an encoder there is
-    nothing to refine and one optimiser moves both networks. The bound that is returned uses fresh noise either way.
+    nothing to refine and one optimiser moves both networks; a guide that is semi-amortized has both an encoder and
+    refinement. The bound that is returned uses fresh noise in every case.
     """
 
     batches = 1
@@ -41,7 +42,8 @@ class InferenceStep:
         self.clip, self.autocast, self.device = clip, autocast, device
         self.trained = [p for group in optimizer.param_groups for p in group["params"]] if optimizer else []
         self.rows = isinstance(guide, Rows)
-        self.joint = self.rows and guide.refinement.joint
+        self.refinement = getattr(guide, "refinement", None)
+        self.joint = self.refinement is not None and self.refinement.joint
         self.validate = True
 
     def before(self, step: int, steps: int) -> None:
@@ -54,39 +56,54 @@ class InferenceStep:
         with pyro.validation_enabled(self.validate), self.autocast():
             loss, parts = self._joint(batch) if self.joint else self._alternating(batch)
         self.validate = False
-        return {
-            "loss": loss,
-            "elbo": parts.elbo.mean(),
-            "log_likelihood": parts.log_likelihood.mean(),
-            "kl": parts.kl.mean(),
-        }
+        if hasattr(self.objective, "after_step"):
+            self.objective.after_step()
+        logged = {"elbo": parts.elbo, "log_likelihood": parts.log_likelihood, "kl": parts.kl}
+        if len(parts.site_kl) > 1:
+            logged |= {f"kl_{name}": kl for name, kl in parts.site_kl.items()}
+        more = self.objective.logged() if hasattr(self.objective, "logged") else {}
+        return {"loss": loss, **{name: values.mean() for name, values in logged.items()}, **more}
 
     def _alternating(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """The batch's own parameters first, with everything else frozen; then the rest."""
-        guide = self.guide
-        if self.rows:
-            params, memory = guide.start(batch), guide.memory(batch)
-            params, memory = refine(
-                self.model, guide.sample, self.objective, batch, params, refinement=guide.refinement, memory=memory
-            )
-            guide.store(batch, params, memory)
-            guide = partial(_sampled, guide, params)
+        """The batch's own parameters first, where they are refined; then the networks."""
+        guide = self.guide if self.refinement is None else self._refined(batch)
         with torch.set_grad_enabled(bool(self.trained)):
             loss, parts = self.objective(self.model, guide, batch)
         self._descend(loss, [])
         return loss, parts
 
+    def _refined(self, batch: Batch) -> At:
+        """The guide at its parameters for this batch after the gradient steps."""
+        guide, exact = self.guide, getattr(self.guide, "exact", False)
+        params = guide.start(batch)
+        refined, memory = refine(
+            self.model,
+            guide,
+            self.objective,
+            batch,
+            params,
+            refinement=self.refinement,
+            memory=guide.memory(batch) if self.rows else None,
+            exact=exact,
+        )
+        if self.rows:
+            guide.store(batch, refined, memory)
+        elif not exact:
+            # To first order the steps are a shift: the encoder gets the gradient at where they end.
+            refined = {name: value + (refined[name] - value).detach() for name, value in params.items()}
+        return At(guide, refined)
+
     def _joint(self, batch: Batch) -> tuple[Tensor, Terms]:
         """One optimiser instead of two: the batch's parameters and the rest move by one backward pass."""
-        guide, rule = self.guide, self.guide.refinement.rule
+        guide, rule = self.guide, self.refinement.rule
         memory = guide.memory(batch)
         visits = memory.pop("visits", None)
         params = {name: value.requires_grad_() for name, value in guide.start(batch).items()}
-        loss, parts = self.objective(self.model, partial(_sampled, guide, params), batch)
+        loss, parts = self.objective(self.model, At(guide, params), batch)
         self._descend(loss, list(params.values()))
         with torch.no_grad():
             grads = {name: value.grad * len(batch.index) for name, value in params.items()}
-            size = guide.refinement.size(0, visits)
+            size = self.refinement.size(0, visits)
             params, moments = rule.update(params, grads, memory or rule.start(params), size)
         kept = moments if memory else {}
         guide.store(batch, params, kept if visits is None else kept | {"visits": visits + 1})
@@ -101,10 +118,6 @@ class InferenceStep:
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.trained, self.clip)
             self.optimizer.step()
-
-
-def _sampled(guide: Program, params: dict[str, Tensor], batch: Batch) -> Any:
-    return guide.sample(batch, params)
 
 
 @contextmanager

@@ -1,13 +1,15 @@
 """What a fit leaves in its run folder: final figures, pictures, and a page with all of them."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from guides.objectives import Terms
 from guides.refine import Rows
-from ppl_models import Batch, Bernoulli
+from guides.terms import Terms
+from ppl_models import Batch, Bernoulli, Gaussian
 from runners import figures
 from runners.predictive import interpolation, predictive
 
@@ -19,7 +21,9 @@ __all__ = ["draw_predictive", "image_figures", "mean_and_error", "result", "writ
 GREY = "Bernoulli on grey values: not comparable with binary images"
 
 
-def result(fit: "Fit", *, images: int | None = None, updates: int | None = None) -> dict[str, Any]:
+def result(
+    fit: "Fit", *, images: int | None = None, updates: int | None = None, evidence: int | None = None
+) -> dict[str, Any]:
     """The final figures of a fit in nats per image, all but `train` in float32 on noise that no refinement has seen.
 
     Args:
@@ -27,10 +31,12 @@ def result(fit: "Fit", *, images: int | None = None, updates: int | None = None)
         images: How many test images, the first ones; by default all, and 1000 where rows have to be refined.
         updates: Gradient steps for free rows, 200 by default: `test` starts them from the prior, `train_refined`,
             the first training images, from where training left them if it kept them.
+        evidence: Importance samples per image for log p(x) on the first 1000 test images; by default none.
 
     Returns:
         `train`, means of the last 1000 steps, `test` and, with a free guide, `train_refined`, each with `elbo`,
-        `log_likelihood` and `kl`, and the last two with standard errors (`_se`) over the images.
+        `log_likelihood` and `kl`, and the last two with standard errors (`_se`) over the images. Also `evidence` where
+        asked for, what is known of a `gaussian` likelihood, and the objective's `remark` where it has one.
     """
     free = isinstance(fit.guide, Rows)
     count = min(images or (1000 if free else len(fit.data.test)), len(fit.data.test))
@@ -48,12 +54,21 @@ def result(fit: "Fit", *, images: int | None = None, updates: int | None = None)
         found["updates"] = 200 if updates is None else updates
         kept = not getattr(fit.guide, "carried", False)  # a carried guide has forgotten each image
         found["train_refined"] = _means(fit.bounds(first, updates=updates, rows=kept))
-    return found | {"test": _means(fit.bounds(fit.data.test.first(count), updates=updates))}
+    found["test"] = _means(fit.bounds(fit.data.test.first(count), updates=updates))
+    if isinstance(getattr(fit.model, "likelihood", None), Gaussian):
+        found["gaussian"] = _gaussian(fit, found["test"]["elbo"], count, updates)
+    if evidence:
+        first = fit.data.test.first(min(images or 1000, 1000, len(fit.data.test)))
+        values = fit.log_evidence(first, samples=evidence, updates=updates)
+        mean, error = mean_and_error(values)
+        found["evidence"] = {"log_evidence": mean, "log_evidence_se": error, "images": len(values), "samples": evidence}
+    remark = fit.remark()
+    return found | ({"remark": remark} if remark else {})
 
 
-def write(fit: "Fit", *, images: int | None = None, updates: int | None = None) -> dict[str, Any]:
+def write(fit: "Fit", **settings: Any) -> dict[str, Any]:
     """Write result.json, the pictures and report.html into a fit's run folder; returns the final figures."""
-    found = result(fit, images=images, updates=updates)
+    found = result(fit, **settings)
     fit.folder.write_json("result.json", found)
     pictures = {"curves": figures.curves(fit.history.rows), **image_figures(fit)}
     for name, figure in pictures.items():
@@ -98,6 +113,34 @@ def _shown(fit: "Fit") -> Batch:
 def _predictives(fit: "Fit", batch: Batch, posterior: Any) -> tuple[Any, Any]:
     again = predictive(fit.model, posterior, batch)
     return again, predictive(fit.model, fit.model, batch._replace(x=None))
+
+
+@torch.no_grad()
+def _gaussian(fit: "Fit", elbo: float, images: int, updates: int | None) -> dict[str, float]:
+    r"""What a Gaussian likelihood's variance and squared errors are, and the course's loss that the ELBO stands for.
+
+    With the observation variance :math:`v = \sigma^2 d`, the course's
+    :math:`\|x - \hat x\|^2 / (\sigma^2 d) + \mathrm{tr}\,\Sigma + \|\mu\|^2 - d_z - \log\det\Sigma` is
+    :math:`-2\,ELBO - d \log 2\pi v`.
+    """
+    variance = float(fit.model.likelihood.log_variance.exp())
+    size = math.prod(fit.data.shape)
+    errors = {}
+    for name, split in (("train", fit.data.train), ("test", fit.data.test)):
+        with fit.aside():
+            squares = []
+            for batch in split.first(min(images, len(split))).in_order(500):
+                posterior = fit.posterior(batch, updates=updates)
+                squares.append((batch.x - predictive(fit.model, posterior, batch).mean).square().flatten(1).mean(1))
+            errors[name] = float(torch.cat(squares).mean())
+    return {
+        "variance": variance,
+        "train_squared_error": errors["train"],
+        "test_squared_error": errors["test"],
+        "test_rmse": errors["test"] ** 0.5,
+        "course_sigma2": variance / size,
+        "course_loss": -2 * elbo - size * math.log(2 * math.pi * variance),
+    }
 
 
 def _means(parts: Terms) -> dict[str, float]:
