@@ -1,6 +1,7 @@
 """Amortized inference: an encoder reads the datum and says its variational parameters."""
 
 import pyro
+import pyro.distributions as dist
 from torch import Tensor, nn
 
 from guides.families import Diagonal
@@ -42,7 +43,8 @@ class Amortized(nn.Module):
 
     def start(self, batch: Batch) -> Params:
         """The encoder's answer, `(batch, size)` per parameter."""
-        features = self.encoder(batch.x)
+        # A conditional encoder reads the labels as well.
+        features = self.encoder(batch.x, batch.y) if getattr(self.encoder, "classes", 0) else self.encoder(batch.x)
         # Under autocast features are in half precision; parameters of distributions never are.
         return {name: head(features).to(batch.x.dtype) for name, head in self.heads.items()}
 
@@ -50,6 +52,15 @@ class Amortized(nn.Module):
         """Sample the latents from the family at `params`."""
         with pyro.plate("data", len(batch.index)):
             return pyro.sample(self.site, self.family.distribution(params))
+
+    def remember(self, batch: Batch) -> None:
+        """Let a family that evaluates by training data's codes, `Echo`, keep those of this batch."""
+        self.family.remember(self.start(batch), batch.index)
+
+    def marginal(self, batch: Batch) -> Tensor:
+        """Sample the latents from q(z), the mean of the posteriors, for a family that can (`Echo`)."""
+        with pyro.plate("data", len(batch.index)):
+            return pyro.sample(self.site, dist.Delta(self.family.marginal(len(batch.index)), event_dim=1))
 
     def forward(self, batch: Batch) -> Tensor:
         return self.sample(batch, self.start(batch))

@@ -265,6 +265,7 @@ class Fit:
         Raises:
             UsageError: The folder holds a run, or cannot be written to.
         """
+        self._try()
         self.folder.create(self.config(), restart=restart)
         self._begun = True
         return self
@@ -334,6 +335,14 @@ class Fit:
                 first = self.data.train.first(min(REMEMBERED, len(self.data.train)))
                 self.guide.remember(next(first.in_order(REMEMBERED)))
             yield
+
+    def _try(self) -> None:
+        """Run the pieces once on two images: what does not fit is refused before a folder is made."""
+        with self.aside():
+            self._step.before(0, max(self.settings["steps"], 1))
+            self.objective(
+                self.model, self.guide, next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
+            )
 
     def _row(self, row: dict[str, float]) -> None:
         if self.folder:

@@ -36,7 +36,11 @@ def interpolation(model: Program, guide: Program, batch: Batch, *, steps: int = 
     """
     codes = latents(guide, batch)
     half = len(batch.index) // 2
-    weights = torch.linspace(0, 1, steps, dtype=codes.dtype, device=codes.device)
-    path = variance_preserving(codes[:half], codes[half : 2 * half], weights)
+    weights = torch.linspace(0, 1, steps, device=batch.index.device)
+
+    def path_of(z: Tensor) -> Tensor:
+        return variance_preserving(z[:half], z[half : 2 * half], weights.to(z.dtype))
+
+    path = {name: path_of(z) for name, z in codes.items()} if isinstance(codes, dict) else path_of(codes)
     y = None if batch.y is None else batch.y[half : 2 * half].unsqueeze(-1).expand(-1, steps)
     return model.decode(path, y).mean, weights

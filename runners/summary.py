@@ -11,7 +11,7 @@ from guides.refine import Rows
 from guides.terms import Terms
 from ppl_models import Batch, Bernoulli, Gaussian
 from runners import figures
-from runners.predictive import interpolation, predictive
+from runners.predictive import interpolation, latents, predictive
 
 if TYPE_CHECKING:
     from runners.fit import Fit
@@ -88,6 +88,8 @@ def image_figures(fit: "Fit") -> dict[str, Figure]:
         if len(batch.index) > 1:
             strips, weights = interpolation(fit.model, posterior, batch)
             drawn["interpolation"] = figures.interpolation(strips[:8], weights=weights)
+        if hasattr(fit.model, "classes"):
+            drawn["classes"] = _classes(fit)
         return drawn
 
 
@@ -98,6 +100,8 @@ def draw_predictive(fit: "Fit", step: int) -> None:
         again, samples = _predictives(fit, batch, fit.posterior(batch))
         panels = {"data": batch.x, "posterior predictive": again.sample(), "prior predictive": samples.sample()}
         figures.save(figures.panels(panels), fit.folder.path / f"predictive_{step:06d}.png")
+        if hasattr(fit.model, "classes"):
+            figures.save(_classes(fit), fit.folder.path / f"classes_{step:06d}.png")
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
@@ -111,8 +115,18 @@ def _shown(fit: "Fit") -> Batch:
 
 
 def _predictives(fit: "Fit", batch: Batch, posterior: Any) -> tuple[Any, Any]:
-    again = predictive(fit.model, posterior, batch)
-    return again, predictive(fit.model, fit.model, batch._replace(x=None))
+    # Where the guide knows the marginal q(z) that its bound is about, as Echo does, that is the prior.
+    prior = fit.guide.marginal if hasattr(getattr(fit.guide, "family", None), "marginal") else fit.model
+    return predictive(fit.model, posterior, batch), predictive(fit.model, prior, batch._replace(x=None))
+
+
+def _classes(fit: "Fit", samples: int = 10) -> Figure:
+    """A row of samples for each class; a column shares its latents, so that styles can be told from classes."""
+    classes = fit.model.classes
+    y = torch.arange(classes, device=fit.device).repeat_interleave(samples)
+    z = latents(fit.model, Batch(None, y[:samples], torch.arange(samples, device=fit.device)))
+    means = fit.model.decode(z.repeat(classes, 1), y).mean.unflatten(0, (classes, samples))
+    return figures.reconstruction_rows({str(label): row for label, row in enumerate(means)})
 
 
 @torch.no_grad()

@@ -1,9 +1,12 @@
-"""Variational inference in a deep generative model: free parameters per image, or an encoder.
+"""Variational inference in a deep generative model: any model, any guide, any objective.
 
     python runners/svi.py                                        free parameters on MNIST (S1)
     python runners/svi.py --guide amortized                      an encoder instead: a VAE (S2)
-    python runners/svi.py --preset s6                            the fully connected pair, 100 latents (S6)
-    python runners/svi.py --precision bf16                       the networks in bfloat16, which is faster
+    python runners/svi.py --preset s4                            least KL at a log-likelihood of -90 (S4)
+    python runners/svi.py --preset s7                            class-conditional, 50 epochs (S7)
+    python runners/svi.py --preset s8 --data FOLDER              colour photographs, learned variance (S8)
+    python runners/svi.py --preset iwae --particles 50           the importance-weighted bound
+    python runners/svi.py --model my.py:MyVAE --guide amortized  a model of yours
     python runners/svi.py --resume                               go on with the newest run
     ipython -i runners/svi.py -- --guide amortized --quick       then: run.show(), run.swap(...)
 
@@ -18,18 +21,18 @@ from typing import Any
 
 import torch
 
-from guides import ELBO
 from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models import UsageError
 from runners.assembly import (
     DEFAULTS,
-    INIT,
     PRESETS,
     QUICK,
     check_options,
     data_of,
     device_of,
+    init_of,
+    objective_of,
     optimizer_of,
     pair_of,
     parser,
@@ -41,6 +44,7 @@ from runners.fit import Fit
 from runners.loop.command import Options, command, interrupted, options_of
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW
+from runners.own import is_own
 
 __all__ = ["check", "fit", "load", "main"]
 
@@ -101,7 +105,15 @@ def load(
 def main(argv: Sequence[str] | None = None) -> Fit:
     """Run the command; returns the finished fit."""
     given = vars(parser(__doc__).parse_args(argv))
+    for name in ("model", "guide"):
+        if is_own(given.get(name, "")):
+            file, _, what = given[name].rpartition(":")
+            given[name] = f"{Path(file).resolve()}:{what}"  # from wherever it is resumed
     options, folder, resume = options_of(given, name="svi", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
+    for name in ("model", "guide"):
+        if is_own(options[name]) and name not in given:
+            # A run folder that came from somewhere else must not decide which code runs here.
+            raise UsageError(f"--{name}: {folder.path} was started with {options[name]}; name it again to resume")
     check_options(given, options)
     run = build(options, folder)
     if resume:
@@ -115,12 +127,19 @@ def main(argv: Sequence[str] | None = None) -> Fit:
     run.run()
     if run.stopped:
         interrupted(run.stopped, folder.path, "svi")
-    found = run.report(images=options["images"], updates=options["updates"])
+    found = run.report(**{name: options[name] for name in ("images", "updates", "evidence")})
     for part in ("train", "train_refined", "test"):
         if part in found:
             error = f" ± {found[part]['elbo_se']:.2f}" if "elbo_se" in found[part] else ""
             numbers = "  ".join(f"{name} {found[part][name]:8.2f}" for name in ("log_likelihood", "kl"))
             print(f"{part:>14}  ELBO {found[part]['elbo']:8.2f}{error}  {numbers}  nats per image")
+    if "evidence" in found:
+        print("      evidence  log p(x) {log_evidence:.2f} ± {log_evidence_se:.2f}".format(**found["evidence"]), end="")
+        print("  by {samples} importance samples for each of {images} test images".format(**found["evidence"]))
+    if "gaussian" in found:
+        print("  {}".format("  ".join(f"{name} {value:.4g}" for name, value in found["gaussian"].items())))
+    if "remark" in found:
+        print(found["remark"])
     print(folder.path / "report.html")
     return run
 
@@ -139,7 +158,7 @@ def build(options: Options, folder: RunFolder) -> Fit:
         steps, every = options["epochs"] * epoch, epoch if epoch <= WINDOW else 100
     names = ("batch", "clip", "precision", "pictures", "seed")
     written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    written["init"] = options["init"] or INIT[options["guide"]]
+    written["init"] = init_of(options)
     if options["data"] == "auto":
         written["data"] = data.name  # what it was this time, whatever is on disk when the run is resumed
     elif Path(options["data"]).exists():
@@ -148,7 +167,7 @@ def build(options: Options, folder: RunFolder) -> Fit:
         model,
         guide,
         data,
-        ELBO(options["beta"], particles=options["particles"]),
+        objective_of(options),
         steps=steps,
         every=every,
         optimizer=optimizer_of(options),

@@ -24,6 +24,7 @@ __all__ = [
     "interrupted",
     "natural",
     "non_negative_number",
+    "number",
     "options_of",
     "positive",
     "positive_number",
@@ -55,9 +56,9 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def add_run_options(parser: Parser) -> None:
-    """Give a command that trains the options that all of them share."""
-    add = parser.add_argument
+def add_run_options(group: Any) -> None:
+    """Give a command that trains the options that all of them share; `group` is its parser or a group of that."""
+    add = group.add_argument
     add("--data", help="auto, mnist, fashion, fixed-binarized, digits, a folder of images or a .npz")
     add("--data-root", type=given_path, help="folder with data sets (default: $PPL_DATA, else data/)")
     add("--binarize", choices=["none", "threshold", "stochastic", "static"])
@@ -100,6 +101,14 @@ def given_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("found nothing, expected a path")
     return Path(text)
+
+
+def number(text: str) -> float:
+    """A finite number, for argparse."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a finite number")
+    return value
 
 
 def non_negative_number(text: str) -> float:

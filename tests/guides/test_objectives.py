@@ -36,7 +36,7 @@ def image_pair() -> tuple[nn.Module, nn.Module, Batch]:
 
 
 def gradients(loss: Tensor, *modules: nn.Module) -> list[Tensor]:
-    return torch.autograd.grad(loss, [p for module in modules for p in module.parameters()])
+    return torch.autograd.grad(loss, [p for module in modules for p in module.parameters()], retain_graph=True)
 
 
 @pytest.mark.parametrize("pair", [linear_pair, image_pair])
@@ -192,3 +192,20 @@ def test_a_delta_has_no_kl_divergence() -> None:
 
     with pytest.raises(UsageError, match="Delta"):
         terms(model, guide, batch_of(torch.randn(5, 6)))
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_free_bits_cost_nothing_until_they_are_spent(weight: float) -> None:
+    model, guide, batch = linear_pair()
+    _, parts = ELBO()(model, guide, batch)
+    kl = float(parts.kl.mean())
+    torch.manual_seed(1)
+    plain, _ = ELBO(weight)(model, guide, batch)
+    torch.manual_seed(1)
+    few, _ = ELBO(weight, free_bits=0.5 * kl)(model, guide, batch)
+    torch.testing.assert_close(few, plain)
+    torch.manual_seed(1)
+    many, parts = ELBO(weight, free_bits=2.0 * kl)(model, guide, batch)
+    torch.testing.assert_close(many, weight * 2.0 * kl - parts.log_likelihood.mean())
+    for ours, alone in zip(gradients(many, guide), gradients(-parts.log_likelihood.mean(), guide), strict=True):
+        torch.testing.assert_close(ours, alone, rtol=1e-9, atol=1e-9)

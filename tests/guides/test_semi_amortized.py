@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import batch_of, general_ppca, sampled
+
+from guides import ELBO, SGD, Adam, Diagonal, Refinement, SemiAmortized, refine
+from guides.evidence import bounds
+from guides.refine import At
+from ppl_models import UsageError
+
+STEPS = Refinement(steps=4, rule=SGD(lr=0.03, momentum=0.5), final=1.0, decay=0.0)
+
+
+class Vectors(nn.Module):
+    """An encoder of vectors."""
+
+    features = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).tanh()
+
+
+def guide(*, exact: bool = True, refinement: Refinement = STEPS) -> SemiAmortized:
+    return SemiAmortized(encoder=Vectors(), family=Diagonal(2), refinement=refinement, exact=exact).double()
+
+
+def loss_after(model: nn.Module, made: SemiAmortized, batch: object, *, exact: bool) -> Tensor:
+    torch.manual_seed(11)
+    params, _ = refine(model, made, ELBO(), batch, made.start(batch), refinement=made.refinement, exact=exact)
+    return ELBO()(model, At(made, params), batch)[0]
+
+
+def test_exact_gradients_are_those_of_finite_differences() -> None:
+    """Of the encoder and of the model, which acts on the steps as well."""
+    model, made = general_ppca(), guide()
+    batch = batch_of(sampled(model, 4))
+    tensors = [made.encoder.body.weight, made.heads["log"].bias, model.weight, model.log_variance]
+    grads = torch.autograd.grad(loss_after(model, made, batch, exact=True), tensors)
+    for tensor, grad in zip(tensors, grads, strict=True):
+        flat = tensor.detach().view(-1)  # shares memory with the parameter
+        for place in range(min(4, len(flat))):
+            values = []
+            for change in (1e-5, -2e-5):
+                flat[place] += change
+                values.append(float(loss_after(model, made, batch, exact=True)))
+            flat[place] += 1e-5
+            slope = (values[0] - values[1]) / 2e-5
+            assert float(grad.view(-1)[place]) == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_first_order_is_another_gradient_and_the_same_value() -> None:
+    model, made = general_ppca(), guide()
+    batch = batch_of(sampled(model, 4))
+    exact, detached = (loss_after(model, made, batch, exact=exact) for exact in (True, False))
+    torch.testing.assert_close(exact, detached)
+    with_steps, without = (torch.autograd.grad(loss, model.weight)[0] for loss in (exact, detached))
+    assert (with_steps - without).abs().max() > 1e-4
+
+
+def test_refinement_lowers_the_gap_of_an_untrained_encoder() -> None:
+    model = general_ppca()
+    made = guide(refinement=Refinement(steps=50, rule=SGD(lr=0.03, momentum=0.5), final=0.1, decay=0.0))
+    batch = batch_of(sampled(model, 200))
+    plain = bounds(model, made, [batch], particles=20)
+    refined = bounds(model, made, [batch], particles=20, refinement=made.refinement)
+    evidence = model.evidence(batch.x)
+    gap = (evidence - refined.elbo).mean()
+    assert gap < 0.1 * (evidence - plain.elbo).mean()
+    assert gap > float(model.mean_field_gap()) - 0.05
+
+
+def test_what_cannot_be_differentiated_is_refused() -> None:
+    with pytest.raises(UsageError, match="SGD"):
+        guide(refinement=Refinement(rule=Adam()))
+    guide(refinement=Refinement(rule=Adam()), exact=False)
+    with pytest.raises(UsageError, match="joint"):
+        guide(refinement=Refinement(steps=1, rule=SGD(), joint=True))
