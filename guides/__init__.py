@@ -1,6 +1,7 @@
 """Ways of inferring a model's latents, and what they are judged by."""
 
 from guides.amortized import Amortized
+from guides.amortized_ladder import AmortizedLadder
 from guides.constrained import Constrained
 from guides.families import Diagonal
 from guides.free import Free
@@ -17,6 +18,7 @@ __all__ = [
     "SGD",
     "Adam",
     "Amortized",
+    "AmortizedLadder",
     "Constrained",
     "CyclicalSchedule",
     "Diagonal",

@@ -59,7 +59,8 @@ def terms(
         batch: The batch, with its observations.
         particles: Samples of the latents per datum, K.
         weight: The scale that latent sites get, in model and guide.
-        closed_form: Whether a KL divergence that is known is used instead of the sampled one.
+        closed_form: Whether a KL divergence that is known is used instead of the sampled one; never for a latent that
+            the model samples after, but the guide before, another one.
 
     Raises:
         UsageError: The sites of the pair do not match, a site has the wrong shape, or a latent has no density.
@@ -87,7 +88,8 @@ def terms_of(
     check_pair(inferred, generated)
     first = next(iter(inferred.values())).value
     log_likelihood = scaled_log_likelihood = scaled_kl = first.new_zeros(shape)
-    site_kl = {}
+    site_kl: dict[str, Tensor] = {}
+    order = list(inferred)
     for name, site in generated.items():
         if site.is_observed:
             log_prob = site.log_prob(shape)
@@ -96,7 +98,10 @@ def terms_of(
             continue
         posterior = inferred[name]
         divergence = posterior.rate
-        if divergence is None and closed_form:
+        # With q(z1 given x) q(z2 given z1) and p(z1 given z2), the closed form at a sampled z2 would be the divergence
+        # over another z1 than the one that z2 was drawn from: not the bound.
+        ordered = site_kl.keys().isdisjoint(order[order.index(name) :])
+        if divergence is None and closed_form and ordered:
             divergence = _closed_form(posterior, site)
         if divergence is not None:
             divergence = posterior.per_datum(divergence, shape)

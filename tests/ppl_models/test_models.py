@@ -66,6 +66,19 @@ def test_gaussian_log_probability_and_learned_variance() -> None:
     torch.testing.assert_close(likelihood.log_variance.grad, 0.5 * (squares.sum() - 18))
 
 
+def test_best_learned_variance_is_the_mean_squared_residual() -> None:
+    outputs, x = torch.randn(4, 1, 3, 3, dtype=torch.float64), torch.rand(4, 1, 3, 3, dtype=torch.float64)
+    likelihood = Gaussian(variance=0.5, learned=True).double()
+    # Newton's method on the log-variance, from the likelihood's own derivatives.
+    for _ in range(30):
+        total = likelihood(outputs).log_prob(x).sum()
+        (slope,) = torch.autograd.grad(total, likelihood.log_variance, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope, likelihood.log_variance)
+        with torch.no_grad():
+            likelihood.log_variance -= (slope / curvature).clamp(-1, 1)
+    torch.testing.assert_close(likelihood.log_variance.exp(), ((x - outputs.sigmoid()) ** 2).mean())
+
+
 def test_variance_preserving_path() -> None:
     start, end = torch.randn(20000, 2, dtype=torch.float64), torch.randn(20000, 2, dtype=torch.float64)
     weights = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
