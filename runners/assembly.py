@@ -313,8 +313,8 @@ def check_options(given: Options, options: Options) -> None:
             raise UsageError("--conditional: the ladder reads no labels; expected --model conv, mlp or deep")
         if options["guide"] in ("free", "semi-amortized"):
             raise UsageError(
-                f"--guide {options['guide']}: the ladder infers z2 from z1, so that its parameters do not exist before z1 "
-                "is sampled and cannot be refined; expected --guide amortized"
+                f"--guide {options['guide']}: the ladder infers z2 from sampled z1, so that an image has no parameters "
+                "for z2 to be kept or refined; expected --guide amortized"
             )
         if options["family"] != "diagonal":
             raise UsageError(f"--family {options['family']}: the ladder's guide is diagonal in each layer")
@@ -424,7 +424,7 @@ def _model(options: Options, data: DataSet) -> nn.Module:
     gaussian = Gaussian(variance=options["sigma2"], learned=options["learn_sigma2"])
     likelihood = Bernoulli() if options["likelihood"] == "bernoulli" else gaussian
     if options["model"] == "ladder":
-        return Ladder(shape=shape, likelihood=likelihood)
+        return Ladder(decoder=MLPDecoder(latents=100, shape=shape, activation="tanh"), likelihood=likelihood)
     classes = _classes(options, data)
     mlp = {"hidden": options["hidden"][::-1], "activation": options["activation"]}
     make = {"conv": ConvDecoder, "mlp": partial(MLPDecoder, **mlp), "deep": DeepConvDecoder}[options["model"]]
@@ -439,7 +439,7 @@ def _guide(options: Options, data: DataSet, model: nn.Module) -> nn.Module:
     if is_own(options["guide"]):
         return own(options["guide"], shape=data.shape, latents=latents, data=data.train)
     if options["model"] == "ladder":
-        return AmortizedLadder(shape=data.shape)
+        return AmortizedLadder(encoder=MLPEncoder(shape=data.shape, activation="tanh"))
     family = _family(options, latents)
     if options["guide"] == "free":
         rows = options["batch"] if options["carried"] else data.train

@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     names = [folder.name for folder in options.runs]
     if options.free:
         first = fits[0]
+        if not isinstance(first.model.latents, int):
+            raise UsageError(f"--free: {options.runs[0]} has latents in several layers, which rows cannot start")
         free = Free(first.data.train, family=Diagonal(first.model.latents))
         fits.append(first.swap(free, train_model=False))
         names.append(f"free, {options.free} updates")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from toys import general_ppca, orthogonal_ppca, points, sampled
 
-from guides import ELBO, SGD, Adam, Amortized, Diagonal, Free, Refinement
+from guides import ELBO, IWAE, SGD, Adam, Amortized, Constrained, Diagonal, Free, Refinement
 from guides.sites import Site
 from ppl_models import VAE, Batch, MLPDecoder, UsageError
 from runners import svi
@@ -27,6 +27,8 @@ GUIDES = {
     "free, moments kept": lambda data: small.free(data, refinement=Refinement(keep_moments=True)),
     "free, one optimiser": lambda data: small.free(data, refinement=JOINT),
     "free, carried": lambda data: Free(20, latents=2, carried=True),
+    "semi-amortized": lambda data: small.semi_amortized(),
+    "semi-amortized, first order": lambda data: small.semi_amortized(exact=False),
 }
 guides = pytest.mark.parametrize("make", GUIDES.values(), ids=GUIDES.keys())
 
@@ -160,17 +162,29 @@ def test_reported_noise_is_not_the_refinements() -> None:
     assert (model.evidence(data.test.x) - parts.elbo).mean() > -2 * error
 
 
+OBJECTIVES = {
+    "annealed": (lambda: ELBO(lambda step, steps: step / steps, particles=2), {"kl_weight"}),
+    "free bits": (lambda: ELBO(free_bits=1.0), set()),
+    "constrained": (lambda: Constrained().to("meta"), {"lagrange_multiplier", "violation"}),
+    "moving average": (
+        lambda: Constrained(2.0, constraint="squared_error", rule="moving_average").to("meta"),
+        {"lagrange_multiplier", "violation"},
+    ),
+    "iwae": (lambda: IWAE(3), {"iwae"}),
+}
+
+
 @guides
-def test_a_step_never_reads_a_tensor_on_the_host(make: object) -> None:
+@pytest.mark.parametrize(("objective", "logged"), OBJECTIVES.values(), ids=OBJECTIVES.keys())
+def test_a_step_never_reads_a_tensor_on_the_host(make: object, objective: object, logged: set[str]) -> None:
     data = small.data_set()
     model, guide = small.model().to("meta"), make(data).to("meta")
     batch = Batch(*(t.to("meta") if isinstance(t, Tensor) else t for t in data.train.gather(torch.arange(20))))
     parameters = list(nn.ModuleList([model, guide]).parameters())
-    objective = ELBO(lambda step, steps: step / steps, particles=2)
     step = InferenceStep(
         model,
         guide,
-        objective,
+        objective(),
         torch.optim.SGD(parameters, lr=0.1),
         clip=1.0,
         autocast=partial(torch.autocast, "cpu", enabled=False),
@@ -179,7 +193,7 @@ def test_a_step_never_reads_a_tensor_on_the_host(make: object) -> None:
     step.validate = False
     step.before(1, 10)
     scalars = step(batch)
-    assert set(scalars) == {"loss", "elbo", "log_likelihood", "kl"}
+    assert set(scalars) == {"loss", "elbo", "log_likelihood", "kl"} | logged
     assert all(value.device.type == "meta" and value.dim() == 0 for value in scalars.values())
 
 
@@ -477,3 +491,49 @@ def test_compare_refuses_other_test_images() -> None:
         compare(one, other)
     with pytest.raises(UsageError, match="at least one fit"):
         compare()
+
+
+def test_a_semi_amortized_guide_is_judged_refined_and_better_for_it() -> None:
+    data = small.data_set()
+    fit = quiet(small.model(), small.semi_amortized(), data, steps=60)
+    refined = fit.bounds(fit.data.test, particles=20).elbo
+    plain = fit.swap(Amortized(encoder=fit.guide.encoder, family=fit.guide.family), train_model=False)
+    plain.guide.heads = fit.guide.heads
+    alone = plain.bounds(fit.data.test, particles=20).elbo
+    assert (refined - alone).mean() > 0
+    more = fit.bounds(fit.data.test, particles=20, updates=40).elbo
+    assert (more - refined).mean() > 0
+
+
+def test_the_multiplier_is_in_the_history_the_result_and_the_checkpoint(tmp_path: Path) -> None:
+    fit = quiet(small.model(), small.amortized(), small.data_set(), Constrained(-10.0), steps=20, out=tmp_path / "run")
+    assert fit.history.rows[-1]["lagrange_multiplier"] > fit.history.rows[0]["lagrange_multiplier"] > 1
+    assert fit.result(images=10)["train"]["lagrange_multiplier"] > 1
+    again = svi.load(tmp_path / "run")
+    assert float(again.objective.multiplier()) == float(fit.objective.multiplier())
+    assert isinstance(again.objective, Constrained)
+    assert again.objective.target == -10.0
+
+
+def test_a_target_out_of_reach_is_said_once_and_in_the_result(capsys: pytest.CaptureFixture) -> None:
+    objective = Constrained(-1.0, lr=0.1)
+    fit = quiet(small.model(), small.amortized(), small.data_set(), objective, steps=600)
+    assert capsys.readouterr().err.count("out of reach") == 1
+    assert "the target -1 " in fit.result(images=10)["remark"]
+
+
+def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    from ppl_models import MLPDecoder as Decoder
+
+    wide = VAE(decoder=Decoder(latents=3, shape=(1, 8, 8), hidden=(16,)))
+    with pytest.raises(UsageError, match="site 'z'"):
+        svi.fit(wide, small.amortized(), small.data_set(), steps=3, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_log_evidence_of_ppca_through_a_fit() -> None:
+    model = general_ppca()
+    data = points(sampled(model, 40), sampled(model, 40))
+    fit = Fit(model, Free(40, family=Diagonal(2)).double(), data, train_model=False, progress=False, batch=20)
+    found = fit.log_evidence(data.test, samples=5000, updates=200)
+    torch.testing.assert_close(found, model.evidence(data.test.x), rtol=0, atol=0.05)

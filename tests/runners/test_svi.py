@@ -26,7 +26,15 @@ VARIANTS = {
     "s2 in bf16": ["--guide", "amortized", "--precision", "bf16"],
     "s6": ["--preset", "s6", "--binarize", "none", "--hidden", "20", "20", "--pictures", "2"],
     "s7 without labels": ["--preset", "s7-unlabelled", "--binarize", "none", "--hidden", "20", "20", "--batch", "10"],
-    "gaussian": ["--likelihood", "gaussian", "--sigma2", "0.1", "--guide", "amortized", "--beta", "0.5"],
+    "gaussian": ["--likelihood", "gaussian", "--sigma2", "0.1", "--guide", "amortized", "--learn-sigma2"],
+    "s3": ["--preset", "s3", "--schedule", "cyclical"],
+    "s4": ["--preset", "s4"],
+    "s4 by the moving average": ["--preset", "s4", "--multiplier", "moving-average", "--family", "full-rank"],
+    "s5": ["--preset", "s5", "--local-steps", "2"],
+    "s10": ["--preset", "s10", "--batch", "16"],
+    "flow and iwae": ["--guide", "amortized", "--family", "flow", "--objective", "iwae", "--evidence", "20"],
+    "free flow": ["--family", "flow", "--local-steps", "2", "--free-bits", "1"],
+    "ladder": ["--model", "ladder", "--guide", "amortized", "--objective", "beta", "--beta", "2"],
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from guides import Amortized, Diagonal, Free, Refinement
+from guides import SGD, Amortized, Diagonal, Free, Refinement, SemiAmortized
 from ppl_models import VAE, MLPDecoder, MLPEncoder
 from runners.data import DataSet, Images
 
@@ -37,6 +37,13 @@ def amortized(*, latents: int = 2, hidden: tuple[int, ...] = (16,)) -> Amortized
     """A small encoder of bars."""
     encoder = MLPEncoder(shape=(1, 8, 8), hidden=hidden)
     return Amortized(encoder=encoder, family=Diagonal(latents))
+
+
+def semi_amortized(*, exact: bool = True) -> SemiAmortized:
+    """The same encoder, its answers refined."""
+    refinement = Refinement(steps=3, rule=SGD(lr=1e-2, momentum=0.5), final=1.0, decay=0.0)
+    encoder = MLPEncoder(shape=(1, 8, 8), hidden=(16,))
+    return SemiAmortized(encoder=encoder, family=Diagonal(2), refinement=refinement, exact=exact)
 
 
 def free(data: DataSet, *, latents: int = 2, refinement: Refinement | None = None) -> Free:

@@ -1,0 +1,106 @@
+"""Every combination of model, guide, family and objective runs, or is refused in one line."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import small
+
+from guides import Refinement
+from ppl_models import UsageError
+from runners.assembly import DEFAULTS, FAMILIES, GUIDES, MODELS, NEEDED, PRESETS, check_options, objective_of, pair_of, parser
+from runners.data import DataSet, Images
+from runners.fit import Fit
+from runners.svi import main
+
+OBJECTIVES = ("elbo", "annealed", "beta", "constrained", "iwae")
+RUNS = {
+    (model, guide, family, objective)
+    for model, guide, family, objective in itertools.product(MODELS, GUIDES, FAMILIES, OBJECTIVES)
+    if not (model == "ladder" and (guide != "amortized" or family != "diagonal"))
+    and not (family == "echo" and (guide != "amortized" or objective == "iwae"))
+}
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    """Bars of 16×16 with labels, the smallest that all networks take."""
+
+    def doubled(images: Images) -> Images:
+        pixels = images.pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return Images(pixels, images.labels, images.index)
+
+    bars = small.data_set(train=40, test=8)
+    return DataSet(name="bars", train=doubled(bars.train), valid=None, test=doubled(bars.test))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_whole_grid_for_two_steps(model: str, guide: str, data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runners.fit.REPORT", Refinement(steps=2))
+    for family, objective in itertools.product(FAMILIES, OBJECTIVES):
+        chosen = {"model": model, "guide": guide, "family": family, "objective": objective}
+        small_nets = {"hidden": [8], "latents": 3, "batch": 8, "local_steps": 2, "seed": 0}
+        options = DEFAULTS | small_nets | chosen | {"conditional": model != "ladder" and objective == "beta"}
+        where = " ".join(chosen.values())
+        try:
+            check_options(chosen, options)
+            fit = Fit(*pair_of(options, data), data, objective_of(options), steps=2, batch=8, progress=False).run()
+            found = fit.result(images=4, updates=2)
+        except UsageError as error:
+            assert (model, guide, family, objective) not in RUNS, f"{where}: {error}"
+            assert "\n" not in str(error)
+            continue
+        assert (model, guide, family, objective) in RUNS, where
+        assert fit.history.step == 2
+        assert found["test"]["elbo"] < 0, where
+
+
+def test_every_option_of_the_defaults_is_on_the_command_line_and_the_other_way_round() -> None:
+    actions = {action.dest for action in parser("page\n\nlines")._actions} - {"help", "out", "resume"}
+    assert actions == set(DEFAULTS)
+    needed = {name for names, _, _ in NEEDED for name in names}
+    assert needed <= actions
+    for preset in PRESETS.values():
+        assert preset.keys() <= actions
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--beta 2", "only with beta"),
+        ("--target -80 --objective iwae", "only with constrained"),
+        ("--schedule falling", "only with annealed"),
+        ("--free-bits 2 --objective constrained", "only with elbo or annealed or beta"),
+        ("--gradient stl", "only with iwae"),
+        ("--rank 3", "only with low-rank"),
+        ("--learn-sigma2", "only with gaussian"),
+        ("--activation tanh", "only with mlp"),
+        ("--first-order", "only with semi-amortized"),
+        ("--local-steps 3 --guide amortized", "only with free or semi-amortized"),
+        ("--guide semi-amortized --local-rule adam", "--first-order"),
+        ("--model ladder", "expected --guide amortized"),
+        ("--model ladder --guide amortized --conditional", "reads no labels"),
+        ("--model ladder --guide amortized --family flow", "diagonal"),
+        ("--family echo", "expected --guide amortized"),
+        ("--family echo --guide amortized --objective iwae", "no density"),
+        ("--family echo --guide amortized --evidence 10", "no density"),
+        ("--family echo --guide amortized --batch 1", "at least 2"),
+        ("--model transformer", "expected conv, mlp, deep, ladder"),
+        ("--model deep --guide amortized", "multiples of 16"),
+        ("--target nan --objective constrained", "finite"),
+        ("--conditional --guide amortized", "no labels"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(
+    line: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    blobs = small.write_npz(tmp_path / "blobs.npz")
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit) as ended:
+        main([*line.split(), "--data", str(blobs), "--steps", "2", "--out", str(out)])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+    assert not out.exists()

@@ -1,0 +1,119 @@
+"""A user's model and guide from a file of theirs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import small
+
+from ppl_models import UsageError
+from runners import svi
+from runners.own import own
+
+MINE = '''
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+from ppl_models import Bernoulli, MLPDecoder, MLPEncoder
+
+
+class MyVAE(nn.Module):
+    def __init__(self, latents, shape):
+        super().__init__()
+        self.latents = latents
+        self.net = MLPDecoder(latents=latents, shape=shape, hidden=(16,))
+        self.register_buffer("zero", torch.zeros(latents))
+
+    def forward(self, batch):
+        with pyro.plate("data", len(batch.index)):
+            z = pyro.sample("z", dist.Normal(self.zero, 1.0).to_event(1))
+            return pyro.sample("x", self.decode(z, batch.y), obs=batch.x)
+
+    def decode(self, z, y=None):
+        return Bernoulli()(self.net(z).to(z.dtype))
+
+
+class MyGuide(nn.Module):
+    def __init__(self, latents):
+        super().__init__()
+        self.net = nn.Sequential(MLPEncoder(hidden=(16,)), nn.Linear(16, latents))
+
+    def start(self, batch):
+        return {"loc": self.net(batch.x)}
+
+    def sample(self, batch, params):
+        with pyro.plate("data", len(batch.index)):
+            return pyro.sample("z", dist.Normal(params["loc"], 0.1).to_event(1))
+
+    def forward(self, batch):
+        return self.sample(batch, self.start(batch))
+
+
+class Broken:
+    def __init__(self):
+        raise RuntimeError("no weights today")
+
+
+number = 3
+'''
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "my.py"
+    path.write_text(MINE)
+    return path
+
+
+@pytest.fixture
+def common(tmp_path: Path) -> list[str]:
+    blobs = small.write_npz(tmp_path / "blobs.npz")
+    return ["--data", str(blobs), "--steps", "6", "--batch", "16", "--images", "10", "--latents", "3"]
+
+
+@pytest.mark.parametrize("guide", ["amortized", "free", "semi-amortized", "own"])
+def test_a_model_of_the_users_with_any_guide(mine: Path, common: list[str], tmp_path: Path, guide: str) -> None:
+    guide = f"{mine}:MyGuide" if guide == "own" else guide
+    common = [part for part in common if part not in ("--latents", "3")] + (["--updates", "2"] if guide == "free" else [])
+    run = svi.main([*common, "--model", f"{mine}:MyVAE", "--guide", guide, "--out", str(tmp_path / "run")])
+    assert run.history.step == 6
+    assert type(run.model).__name__ == "MyVAE"
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_guide_of_the_users_with_the_toolkits_model_resumes_only_when_named_again(
+    mine: Path, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, guide = str(tmp_path / "run"), ["--guide", f"{mine}:MyGuide"]
+    svi.main([*common, *guide, "--out", out])
+    with pytest.raises(SystemExit) as ended:
+        svi.main(["--resume", "--out", out])
+    assert ended.value.code == 2
+    assert "name it again" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert svi.main(["--resume", "--out", out, "--guide", "my.py:MyGuide"]).history.step == 6
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["guide"] == f"{mine}:MyGuide"
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("absent.py:MyVAE", "no such file"),
+        ("my.py:YourVAE", "no YourVAE"),
+        ("my.py:number", "no number that can be called"),
+        ("my.py:Broken", "RuntimeError: no weights today"),
+        ("bad.py:MyVAE", "SyntaxError"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(mine: Path, what: str, said: str) -> None:
+    (mine.parent / "bad.py").write_text("def")
+    with pytest.raises(UsageError, match=said) as error:
+        own(str(mine.parent / what))
+    assert "\n" not in str(error.value)
+
+
+def test_options_of_the_toolkits_own_networks_are_refused(mine: Path, common: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        svi.main([*common, "--model", f"{mine}:MyVAE", "--likelihood", "gaussian", "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2
