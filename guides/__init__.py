@@ -3,7 +3,9 @@
 from guides.amortized import Amortized
 from guides.amortized_ladder import AmortizedLadder
 from guides.constrained import Constrained
-from guides.families import Diagonal
+from guides.echo import Echo
+from guides.families import Diagonal, FullRank, LowRank
+from guides.flows import Flow
 from guides.free import Free
 from guides.iwae import IWAE
 from guides.objectives import ELBO
@@ -22,8 +24,12 @@ __all__ = [
     "Constrained",
     "CyclicalSchedule",
     "Diagonal",
+    "Echo",
+    "Flow",
     "Free",
+    "FullRank",
     "LinearSchedule",
+    "LowRank",
     "Refinement",
     "SemiAmortized",
     "SigmoidSchedule",

@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from guides.families import Diagonal
+from guides.families import Diagonal, sample_family
 from guides.refine import Params
 from ppl_models.batch import Batch
 from ppl_models.nets import ConvEncoder
@@ -50,8 +50,7 @@ class Amortized(nn.Module):
 
     def sample(self, batch: Batch, params: Params) -> Tensor:
         """Sample the latents from the family at `params`."""
-        with pyro.plate("data", len(batch.index)):
-            return pyro.sample(self.site, self.family.distribution(params))
+        return sample_family(self.site, self.family, batch, params)
 
     def remember(self, batch: Batch) -> None:
         """Let a family that evaluates by training data's codes, `Echo`, keep those of this batch."""

@@ -77,7 +77,7 @@ class Constrained(nn.Module):
             observed = [site for site in generated.values() if site.is_observed]
             errors = [(site.value - site.fn.mean).square().flatten(-site.fn.event_dim) for site in observed]
             violation = sum(error.sum(-1).mean() for error in errors) - self.target
-        self.violation = violation.detach()
+        self.violation = violation.detach().to(self.raw.dtype)
         return parts.scaled_kl.mean() + self.multiplier() * violation, parts
 
     @torch.no_grad()

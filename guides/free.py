@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 
-from guides.families import Diagonal
+from guides.families import Diagonal, has_density, sample_family
 from guides.refine import Params, Refinement
 from ppl_models.batch import Batch, UsageError
 
@@ -29,6 +28,9 @@ class Free(nn.Module):
         carried: Instead of a row per datum, one row per position in the batch, carried from batch to batch whatever
             is in it; `data` is then the batch size. A course's variant; it forgets each datum.
         site: The name of the latent.
+
+    Raises:
+        UsageError: `data` is nothing of that kind, or the family has no density.
     """
 
     def __init__(
@@ -44,6 +46,9 @@ class Free(nn.Module):
     ) -> None:
         super().__init__()
         self.family = Diagonal(latents) if family is None else family
+        if not has_density(self.family):
+            # Its noise is other data's rows, so that a datum cannot be refined on its own.
+            raise UsageError(f"Free: {type(self.family).__name__} has no density, use it with an encoder, Amortized")
         self.latents = self.family.latents
         self.refinement = Refinement() if refinement is None else refinement
         self.warm, self.carried, self.site = warm, carried, site
@@ -115,8 +120,7 @@ class Free(nn.Module):
 
     def sample(self, batch: Batch, params: Params) -> Tensor:
         """Sample the latents from the family at `params`."""
-        with pyro.plate("data", len(batch.index)):
-            return pyro.sample(self.site, self.family.distribution(params))
+        return sample_family(self.site, self.family, batch, params)
 
     def forward(self, batch: Batch) -> Tensor:
         return self.sample(batch, self.start(batch))

@@ -3,6 +3,7 @@
 from torch import nn
 
 from guides.amortized import Amortized
+from guides.families import has_density
 from guides.refine import SGD, Refinement
 from ppl_models.batch import UsageError
 
@@ -48,6 +49,11 @@ class SemiAmortized(Amortized):
         if exact and not isinstance(self.refinement.rule, SGD):
             raise UsageError(
                 "SemiAmortized: exact gradients need the rule SGD: Adam's root has no derivative where a gradient is 0"
+            )
+        if not has_density(self.family):
+            raise UsageError(
+                f"SemiAmortized: {type(self.family).__name__} noise is made of other data's codes, so that a datum "
+                "cannot be refined on its own; use Amortized"
             )
         if self.refinement.joint:
             raise UsageError("SemiAmortized: a joint refinement is for rows of a table, which an encoder does not keep")

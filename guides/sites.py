@@ -131,7 +131,9 @@ class FiniteSites(Messenger):
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if type(msg["fn"]).__name__ == "_Subsample":
             return
-        for what, values in (("value", msg["value"]), ("log-density", msg["fn"].log_prob(msg["value"]))):
+        rate = (msg["infer"] or {}).get("rate")
+        density = ("log-density", msg["fn"].log_prob(msg["value"])) if rate is None else ("rate", rate)
+        for what, values in (("value", msg["value"]), density):
             if not values.isfinite().all():
                 raise FloatingPointError(f"the {what} of site '{msg['name']}'")
 

@@ -8,7 +8,8 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from guides.sites import Program, Site, run_program
+from guides.families import gaussian_kl
+from guides.sites import Program, Site, full_precision, run_program
 from ppl_models.batch import Batch, UsageError
 
 __all__ = ["Terms", "check_pair", "terms", "terms_of"]
@@ -139,7 +140,8 @@ def check_pair(inferred: dict[str, Site], generated: dict[str, Site]) -> None:
 
 def _closed_form(posterior: Site, prior: Site) -> Tensor | None:
     """KL(posterior ‖ prior), or None where it is not known."""
-    try:
-        return kl_divergence(posterior.fn, prior.fn)
-    except NotImplementedError:
-        return None
+    with full_precision(posterior.value.device):
+        try:
+            return kl_divergence(posterior.fn, prior.fn)
+        except NotImplementedError:
+            return gaussian_kl(posterior.fn, prior.fn)

@@ -411,9 +411,10 @@ def pair_of(options: Options, data: DataSet) -> tuple[nn.Module, nn.Module]:
         model = _model(options, data)
         guide = _guide(options, data, model)
         if init_of(options) == "glorot":
-            for program in (model, guide):
-                if isinstance(program, nn.Module):
-                    glorot_(program)
+            # Not the family: a flow starts as the identity.
+            networks = [model, *(part for name, part in guide.named_children() if name != "family")]
+            for network in networks:
+                glorot_(network)
         return model, guide
 
 

@@ -76,7 +76,7 @@ def test_bound_rises_with_particles_towards_the_evidence() -> None:
             assert before is None or mean < before - 3 * error
             before = mean
     torch.manual_seed(0)
-    assert (evidence - log_evidence(model, guide, [batch_of(x)], samples=2000)).mean().abs() < 0.002
+    assert (evidence - log_evidence(model, guide, [batch_of(x)], samples=2000)).mean().abs() < 0.3 * before
 
 
 @pytest.mark.parametrize("particles", [1, 8])

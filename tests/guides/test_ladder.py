@@ -240,7 +240,7 @@ def test_the_lower_layers_parameters_can_be_refined() -> None:
     objective = ELBO(particles=64, closed_form=False)
     start = {name: value.detach() for name, value in guide.start(linear.batch).items()}
     rule = Refinement(steps=50, rule=SGD(lr=0.02), final=0.1, decay=0.0)
-    params, _ = refine(linear.model, guide.sample, objective, linear.batch, start, refinement=rule)
+    params, _ = refine(linear.model, guide, objective, linear.batch, start, refinement=rule)
     torch.manual_seed(5)
     _, before = objective(linear.model, guide, linear.batch)
     torch.manual_seed(5)

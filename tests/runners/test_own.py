@@ -10,7 +10,7 @@ from ppl_models import UsageError
 from runners import svi
 from runners.own import own
 
-MINE = '''
+MINE = """
 import pyro
 import pyro.distributions as dist
 import torch
@@ -56,7 +56,7 @@ class Broken:
 
 
 number = 3
-'''
+"""
 
 
 @pytest.fixture
@@ -75,7 +75,9 @@ def common(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("guide", ["amortized", "free", "semi-amortized", "own"])
 def test_a_model_of_the_users_with_any_guide(mine: Path, common: list[str], tmp_path: Path, guide: str) -> None:
     guide = f"{mine}:MyGuide" if guide == "own" else guide
-    common = [part for part in common if part not in ("--latents", "3")] + (["--updates", "2"] if guide == "free" else [])
+    common = [part for part in common if part not in ("--latents", "3")] + (
+        ["--updates", "2"] if guide == "free" else []
+    )
     run = svi.main([*common, "--model", f"{mine}:MyVAE", "--guide", guide, "--out", str(tmp_path / "run")])
     assert run.history.step == 6
     assert type(run.model).__name__ == "MyVAE"
