@@ -30,7 +30,7 @@ class Constrained(nn.Module):
         target: t, in nats per datum, or in squared units per datum.
         constraint: What is constrained.
         rule: How the multiplier moves.
-        lr: Its step size.
+        lr: Its step size, by default 1e-3, the course's, or 1e-4 for the moving average.
         initial: Where it starts.
         decay: Of the moving average.
         particles: Samples of the latents per datum.
@@ -42,7 +42,7 @@ class Constrained(nn.Module):
         *,
         constraint: Literal["log_likelihood", "squared_error"] = "log_likelihood",
         rule: Literal["softplus", "moving_average"] = "softplus",
-        lr: float = 1e-3,
+        lr: float | None = None,
         initial: float = 1.0,
         decay: float = 0.99,
         particles: int = 1,
@@ -55,6 +55,7 @@ class Constrained(nn.Module):
             )
         self.target, self.constraint, self.rule = target, constraint, rule
         self.lr, self.initial, self.decay, self.particles = lr, initial, decay, particles
+        self.step_size = lr if lr is not None else 1e-3 if rule == "softplus" else 1e-4
         raw = math.log(math.expm1(initial)) if rule == "softplus" else math.log(initial)
         self.register_buffer("raw", torch.tensor(raw))
         self.register_buffer("average", torch.zeros(()))
@@ -87,10 +88,10 @@ class Constrained(nn.Module):
         self.average.lerp_(self.violation, 1 - self.decay)
         if self.rule == "softplus":
             # The ascent step on a: the derivative of softplus is the logistic function.
-            self.raw += self.lr * self.violation * self.raw.sigmoid()
+            self.raw += self.step_size * self.violation * self.raw.sigmoid()
         else:
             average = self.average / (1 - self.decay**self.updates)
-            self.raw += (self.lr * average).clamp(-0.1, 0.1)
+            self.raw += (self.step_size * average).clamp(-0.1, 0.1)
 
     def logged(self) -> dict[str, Tensor]:
         """The multiplier and the violation."""

@@ -108,7 +108,7 @@ DEFAULTS: Options = {
     "target": -90.0,
     "constraint": "log-likelihood",
     "multiplier": "softplus",
-    "multiplier_lr": 1e-3,
+    "multiplier_lr": None,
     "gradient": "dreg",
     "particles": None,
     "optimizer": "adam",
@@ -257,7 +257,7 @@ def parser(page: str | None) -> Parser:
     add("--target", type=number, help="of the constraint, per image (default: -90 nats)")
     add("--constraint", choices=["log-likelihood", "squared-error"], help="at least, or at most, the target")
     add("--multiplier", choices=["softplus", "moving-average"], help="the rule by which the multiplier moves")
-    add("--multiplier-lr", type=positive_number, help="and its step size")
+    add("--multiplier-lr", type=positive_number, help="and its step size (default: 1e-3; moving-average: 1e-4)")
     add("--particles", type=positive, help="samples of the latents per image (default: 1; iwae: 5)")
     add("--gradient", choices=["dreg", "stl", "plain"], help="estimator of the iwae guide's gradient")
     add = parser.add_argument_group("the optimiser").add_argument

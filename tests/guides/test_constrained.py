@@ -66,7 +66,7 @@ def test_the_moving_average_rule_by_hand() -> None:
         weighted = 0.9 * weighted + 0.1 * (-4.0 - float(parts.log_likelihood.detach().mean()))
         logarithm += min(0.1, max(-0.1, 0.002 * weighted / (1 - 0.9**step)))
         assert float(objective.multiplier()) == pytest.approx(math.exp(logarithm), rel=1e-6)
-    fast = Constrained(1e6, rule="moving_average")
+    fast = Constrained(1e6, rule="moving_average", lr=1e-3)
     fast(model, guide, batch)
     fast.after_step()
     assert float(fast.multiplier()) == pytest.approx(math.exp(0.1))
@@ -85,24 +85,28 @@ def test_the_solution_is_the_posterior_of_a_tempered_likelihood(rule: str) -> No
 
         reachable = terms(model, At(guide, {"loc": model.mean_field(x).mean, "log": params["log"] - 3}), batch)
     target = float(reachable.log_likelihood.mean()) - 1.0
-    objective = Constrained(target, rule=rule, lr=0.1 if rule == "softplus" else 0.03, decay=0.9, particles=64).double()
+    objective = Constrained(target, rule=rule, lr=0.02 if rule == "softplus" else 0.015, decay=0.9, particles=64).double()
     optimizer = torch.optim.Adam(params.values(), lr=0.02)
-    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=1000)
-    for _ in range(1200):
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=1500)
+    last = []
+    for step in range(1800):
         loss, parts = objective(model, program, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
         objective.after_step()
-    assert float(parts.log_likelihood.detach().mean()) == pytest.approx(target, abs=0.1)
-    multiplier = objective.multiplier()
+        if step >= 1400:  # averages of the last steps, whose noise is not the point here
+            values = (parts.log_likelihood.mean(), objective.multiplier(), params["loc"][0], params["log"][0].exp())
+            last.append([value.detach().clone() for value in values])
+    likelihood, multiplier, loc, scale = (torch.stack(values).mean(0) for values in zip(*last, strict=True))
+    assert likelihood.item() == pytest.approx(target, abs=0.05)
     noise = model.log_variance.detach().exp()
     weight = model.weight.detach()
     precision = 1 + multiplier * weight.square().sum(0) / noise
-    mean = multiplier * (x - model.bias.detach()) @ weight / noise / precision
-    torch.testing.assert_close(params["loc"].detach(), mean, rtol=0, atol=0.03)
-    torch.testing.assert_close(params["log"].detach().exp()[0], precision.rsqrt(), rtol=0.05, atol=0)
+    mean = multiplier * (x[0] - model.bias.detach()) @ weight / noise / precision
+    torch.testing.assert_close(loc, mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(scale, precision.rsqrt(), rtol=0.05, atol=0)
 
 
 def rows(likelihoods: list[float], multipliers: list[float], target: float) -> list[dict[str, float]]:

@@ -46,7 +46,7 @@ def test_exact_gradients_are_those_of_finite_differences() -> None:
             values = []
             for change in (1e-5, -2e-5):
                 flat[place] += change
-                values.append(float(loss_after(model, made, batch, exact=True)))
+                values.append(loss_after(model, made, batch, exact=True).item())
             flat[place] += 1e-5
             slope = (values[0] - values[1]) / 2e-5
             assert float(grad.view(-1)[place]) == pytest.approx(slope, rel=1e-5, abs=1e-8)
@@ -70,7 +70,7 @@ def test_refinement_lowers_the_gap_of_an_untrained_encoder() -> None:
     evidence = model.evidence(batch.x)
     gap = (evidence - refined.elbo).mean()
     assert gap < 0.1 * (evidence - plain.elbo).mean()
-    assert gap > float(model.mean_field_gap()) - 0.05
+    assert gap > model.mean_field_gap().item() - 0.05
 
 
 def test_what_cannot_be_differentiated_is_refused() -> None:
