@@ -88,10 +88,14 @@ class RowRule(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """Gradient descent with momentum; `lr` is per datum (a step on the batch mean of B data has lr / B)."""
+    """Gradient descent with momentum; `lr` is per datum (a step on the batch mean of B data has lr / B).
+
+    With `clip`, a datum's gradient, of all its parameters together, is at most that long.
+    """
 
     lr: float = 1e-3
     momentum: float = 0.0
+    clip: float | None = None
 
     def start(self, params: Params) -> Params:
         if not self.momentum:
@@ -99,6 +103,11 @@ class SGD:
         return {f"{name}_momentum": torch.zeros_like(value) for name, value in params.items()}
 
     def update(self, params: Params, grads: Params, moments: Params, size: Tensor | float) -> tuple[Params, Params]:
+        if self.clip is not None:
+            squares = sum(grad.flatten(1).square().sum(1) for grad in grads.values())
+            # Inside the root, so that a gradient of 0 has a derivative.
+            shorter = (self.clip / (squares + 1e-12).sqrt()).clamp(max=1.0)
+            grads = {name: _by_row(shorter, grad) * grad for name, grad in grads.items()}
         if self.momentum:
             grads = {name: self.momentum * moments[f"{name}_momentum"] + grad for name, grad in grads.items()}
             moments = {f"{name}_momentum": grad for name, grad in grads.items()}

@@ -10,8 +10,8 @@ from ppl_models.batch import UsageError
 __all__ = ["SemiAmortized"]
 
 
-REFINEMENT = Refinement(steps=20, rule=SGD(lr=3e-3, momentum=0.5), final=0.1, decay=0.0, keep_moments=False)
-"""The paper's number of steps and momentum; of the step sizes per datum that were tried on MNIST, the best."""
+REFINEMENT = Refinement(steps=20, rule=SGD(lr=5e-3, momentum=0.5, clip=20.0), final=0.1, decay=0.0)
+"""The paper's number of steps and momentum; of the step sizes and clips per datum that were tried on MNIST, the best."""
 
 
 class SemiAmortized(Amortized):

@@ -34,6 +34,8 @@ def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> No
     Raises:
         UsageError: One line that says what is wrong.
     """
+    family = getattr(guide, "family", None)
+    size = max(size, getattr(family, "depth", 0) + 1)  # Echo noise is made of so many others
     first = data.train.first(min(size, len(data.train)))
     if isinstance(guide, Rows):
         guide.check_rows(first.index, batch=len(first))
@@ -47,6 +49,8 @@ def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> No
             if isinstance(program, nn.Module):
                 program.eval()  # dropout would make two runs differ
         with torch.no_grad():
+            if hasattr(family, "remember"):
+                guide.remember(batch)
             _check_particles(model, guide, batch)
             _check_order(model, guide, batch)
         _check_host_reads(model, guide, batch)
@@ -79,11 +83,12 @@ def _check_gradients(model: Program, guide: Program, batch: Batch) -> None:
 def _densities(
     model: Program, guide: Program, batch: Batch, values: dict[str, Tensor], *, particles: int = 1
 ) -> dict[str, Tensor]:
-    """Each site's log-density at given latents, by program and name, `(particles, batch)`."""
+    """Each site's log-density at given latents, or its stated rate, by program and name, `(particles, batch)`."""
     shape, found = (particles, len(batch.index)), {}
     for role, program in (("guide", guide), ("model", model)):
         for name, site in run_program(program, batch, values=values, particles=particles).items():
-            found[f"{role}'s site '{name}'"] = site.log_prob(shape).expand(shape)
+            stated = site.log_prob(shape) if site.rate is None else site.per_datum(site.rate, shape)
+            found[f"{role}'s site '{name}'"] = stated.expand(shape)
     return found
 
 

@@ -2,17 +2,22 @@
 
     python runners/compare.py runs/A runs/B          each run's guide on its own model
     python runners/compare.py runs/A --free 200      run A's guide, and free parameters on A's frozen model
+    python runners/compare.py runs/A --refine 20     run A's encoder, and the same refined on each image
 
 In Python: `compare(vae, free)`.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from guides import Diagonal, Free
+from guides import Amortized, Diagonal, Free, SemiAmortized
+from guides.families import has_density
+from guides.refine import Rows
+from guides.semi_amortized import REFINEMENT
 from ppl_models import UsageError
 from runners import svi
 from runners.fit import Fit
@@ -29,10 +34,12 @@ class Comparison:
     Attributes:
         elbo: The bound of each image by the fit's name, `(images,)`.
         kl: Its KL term likewise.
+        seconds: What inference and the bound took for each image.
     """
 
     elbo: dict[str, Tensor]
     kl: dict[str, Tensor]
+    seconds: dict[str, float]
 
     def difference(self, name: str) -> tuple[float, float]:
         """The mean of a fit's bound minus the first one's, image by image, and its standard error."""
@@ -42,11 +49,11 @@ class Comparison:
     def __repr__(self) -> str:
         names = list(self.elbo)
         width = max(map(len, names))
-        head = f"{'':{width}}  {'ELBO':>16}  {'KL':>7}  minus {names[0]}"
+        head = f"{'':{width}}  {'ELBO':>16}  {'KL':>7}  {'ms/image':>8}  minus {names[0]}"
         lines = [f"{len(self.elbo[names[0]]):,} images, nats per image", head]
         for name in names:
             (elbo, error), kl = mean_and_error(self.elbo[name]), float(self.kl[name].mean())
-            line = f"{name:{width}}  {elbo:9.2f} ± {error:4.2f}  {kl:7.2f}"
+            line = f"{name:{width}}  {elbo:9.2f} ± {error:4.2f}  {kl:7.2f}  {1e3 * self.seconds[name]:8.2f}"
             if name != names[0]:
                 line += "  {:+.2f} ± {:.2f}".format(*self.difference(name))
             lines.append(line)
@@ -62,7 +69,7 @@ def compare(
         fits: The fits; free parameters start from the prior and are refined, on noise that is not used again.
         names: What to call them; by default their guides' names.
         images: How many test images.
-        updates: Gradient steps for free parameters; by default 200.
+        updates: Gradient steps for free parameters, by default 200; semi-amortized guides have their own.
 
     Raises:
         UsageError: The fits are of different data sets, or there are none.
@@ -71,13 +78,26 @@ def compare(
         raise UsageError("compare: expected at least one fit, all with the same test images")
     test = fits[0].data.test
     chosen = test.first(min(images, len(test)))
-    elbo, kl = {}, {}
+    elbo, kl, seconds = {}, {}, {}
     for position, fit in enumerate(fits):
         name = names[position] if names else type(fit.guide).__name__
         name = f"{name} {position + 1}" if name in elbo else name
-        parts = fit.bounds(chosen, updates=updates)
-        elbo[name], kl[name] = parts.elbo.double().cpu(), parts.kl.double().cpu()
-    return Comparison(elbo, kl)
+        free = isinstance(fit.guide, Rows)
+        started = time.monotonic()
+        parts = fit.bounds(chosen, updates=updates if free else None)
+        elbo[name], kl[name] = parts.elbo.double().cpu(), parts.kl.double().cpu()  # waits for the device
+        seconds[name] = (time.monotonic() - started) / len(chosen)
+    return Comparison(elbo, kl, seconds)
+
+
+def _refined(fit: Fit, updates: int, *, where: str) -> Fit:
+    """The same encoder, semi-amortized after the fact."""
+    if type(fit.guide) is not Amortized or not has_density(fit.guide.family):
+        raise UsageError(f"--refine: the guide of {where} is no encoder whose answers can be refined")
+    refinement = replace(REFINEMENT, steps=updates)
+    guide = SemiAmortized(encoder=fit.guide.encoder, family=fit.guide.family, refinement=refinement)
+    guide.heads = fit.guide.heads
+    return fit.swap(guide, train_model=False)
 
 
 @command
@@ -86,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     parser = Parser("Fits side by side on the same images and noise.", __doc__, default=None)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of svi.py")
     parser.add_argument("--free", type=positive, metavar="UPDATES", help="add free parameters on the first run's model")
+    parser.add_argument("--refine", type=positive, metavar="UPDATES", help="add the first run's encoder, refined")
     parser.add_argument("--images", type=positive, default=1000, help="of the test set, the first ones")
     options = parser.parse_args(argv)
     fits = [svi.load(folder) for folder in options.runs]
@@ -97,6 +118,9 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
         free = Free(first.data.train, family=Diagonal(first.model.latents))
         fits.append(first.swap(free, train_model=False))
         names.append(f"free, {options.free} updates")
+    if options.refine:
+        fits.append(_refined(fits[0], options.refine, where=str(options.runs[0])))
+        names.append(f"refined, {options.refine} updates")
     comparison = compare(*fits, names=names, images=options.images, updates=options.free)
     print(comparison)
     return comparison

@@ -5,6 +5,7 @@ import errno
 import functools
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -39,6 +40,13 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 """What a full disk, a read-only folder or an impossible name say."""
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Options in one column, what they do in the next."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=min(110, shutil.get_terminal_size((100, 24)).columns))
+
+
 class Parser(argparse.ArgumentParser):
     """Bad options are a `UsageError`; without defaults, what was given can be told from what was not."""
 
@@ -48,7 +56,8 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=(page or "").split("\n\n")[1],
             argument_default=default,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage="%(prog)s [options]",
+            formatter_class=_Help,
             allow_abbrev=False,
         )
 

@@ -85,7 +85,9 @@ def test_the_solution_is_the_posterior_of_a_tempered_likelihood(rule: str) -> No
 
         reachable = terms(model, At(guide, {"loc": model.mean_field(x).mean, "log": params["log"] - 3}), batch)
     target = float(reachable.log_likelihood.mean()) - 1.0
-    objective = Constrained(target, rule=rule, lr=0.02 if rule == "softplus" else 0.015, decay=0.9, particles=64).double()
+    objective = Constrained(
+        target, rule=rule, lr=0.02 if rule == "softplus" else 0.015, decay=0.9, particles=64
+    ).double()
     optimizer = torch.optim.Adam(params.values(), lr=0.02)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=1500)
     last = []
