@@ -11,7 +11,7 @@ __all__ = ["SemiAmortized"]
 
 
 REFINEMENT = Refinement(steps=20, rule=SGD(lr=5e-3, momentum=0.5, clip=20.0), final=0.1, decay=0.0)
-"""The paper's number of steps and momentum; of the step sizes and clips per datum that were tried on MNIST, the best."""
+"""The paper's number of steps and momentum; the step size and clip per datum that were best of those tried on MNIST."""
 
 
 class SemiAmortized(Amortized):

@@ -24,19 +24,7 @@ import torch
 from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models import UsageError
-from runners.assembly import (
-    DEFAULTS,
-    PRESETS,
-    QUICK,
-    check_options,
-    data_of,
-    device_of,
-    init_of,
-    objective_of,
-    optimizer_of,
-    pair_of,
-    parser,
-)
+from runners.assembly import data_of, device_of, init_of, objective_of, optimizer_of, pair_of
 from runners.blueprint import rebuild
 from runners.check import check
 from runners.data import DataSet
@@ -44,6 +32,7 @@ from runners.fit import Fit
 from runners.loop.command import Options, command, interrupted, options_of
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW
+from runners.options import DEFAULTS, PRESETS, QUICK, check_options, parser
 from runners.own import is_own
 
 __all__ = ["check", "fit", "load", "main"]

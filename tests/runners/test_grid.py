@@ -8,20 +8,10 @@ import small
 
 from guides import Refinement
 from ppl_models import UsageError
-from runners.assembly import (
-    DEFAULTS,
-    FAMILIES,
-    GUIDES,
-    MODELS,
-    NEEDED,
-    PRESETS,
-    check_options,
-    objective_of,
-    pair_of,
-    parser,
-)
+from runners.assembly import objective_of, pair_of
 from runners.data import DataSet, Images
 from runners.fit import Fit
+from runners.options import DEFAULTS, FAMILIES, GUIDES, MODELS, NEEDED, PRESETS, check_options, parser
 from runners.svi import main
 
 OBJECTIVES = ("elbo", "annealed", "beta", "constrained", "iwae")

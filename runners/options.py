@@ -1,0 +1,285 @@
+"""The options of `svi.py`, presets of them, and which of them do not go together."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ppl_models import UsageError
+from runners.loop.command import (
+    Options,
+    Parser,
+    add_run_options,
+    natural,
+    non_negative_number,
+    number,
+    positive,
+    positive_number,
+)
+from runners.own import is_own
+
+__all__ = [
+    "DEFAULTS",
+    "FAMILIES",
+    "GUIDES",
+    "MODELS",
+    "NEEDED",
+    "PRESETS",
+    "QUICK",
+    "check_options",
+    "parser",
+]
+
+DEFAULTS: Options = {
+    "preset": "s1",
+    "data": "auto",
+    "data_root": None,
+    "all_train": False,
+    "binarize": "none",
+    "model": "conv",
+    "conditional": False,
+    "hidden": [200, 200],
+    "activation": "relu",
+    "likelihood": "bernoulli",
+    "sigma2": 0.01,
+    "learn_sigma2": False,
+    "latents": 10,
+    "guide": "free",
+    "family": "diagonal",
+    "scale": "log",
+    "rank": 2,
+    "init": None,
+    "local_steps": None,
+    "local_rule": None,
+    "local_lr": None,
+    "first_order": False,
+    "joint": False,
+    "carried": False,
+    "cold": False,
+    "objective": "elbo",
+    "beta": 4.0,
+    "schedule": "linear",
+    "free_bits": 0.0,
+    "target": -90.0,
+    "constraint": "log-likelihood",
+    "multiplier": "softplus",
+    "multiplier_lr": None,
+    "gradient": "dreg",
+    "particles": None,
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "betas": [0.9, 0.9],
+    "clip": None,
+    "batch": 64,
+    "steps": 10_000,
+    "epochs": None,
+    "precision": "float32",
+    "pictures": 0,
+    "updates": None,
+    "images": None,
+    "evidence": None,
+    "seed": 0,
+    "device": None,
+    "quick": False,
+}
+
+S7: Options = {
+    "guide": "amortized",
+    "model": "mlp",
+    "hidden": [500, 500],
+    "latents": 40,
+    "betas": [0.9, 0.999],
+    "binarize": "stochastic",
+    "all_train": True,
+    "batch": 128,
+    "epochs": 50,
+    "evidence": 1000,
+}
+
+PRESETS: dict[str, Options] = {
+    "s1": {},
+    # The course's own setting: plain SGD of 0.05 on the mean over 64 images, in variables that are carried from batch
+    # to batch whatever is in it. They hardly move.
+    "s1-course": {"carried": True, "local_rule": "sgd", "local_lr": 0.05 / 64},
+    "s2": {"guide": "amortized"},
+    "s3": {"guide": "amortized", "objective": "annealed"},
+    "s4": {"guide": "amortized", "objective": "constrained"},
+    "s5": {"guide": "semi-amortized"},
+    "s6": {
+        "guide": "amortized",
+        "model": "mlp",
+        "latents": 100,
+        "scale": "softplus",
+        "binarize": "threshold",
+        "optimizer": "rmsprop",
+        "pictures": 5,
+    },
+    "s7": S7 | {"conditional": True, "pictures": 5},
+    # S7's networks without its labels: the twin whose training curve is published.
+    "s7-unlabelled": S7,
+    "s8": {
+        "guide": "amortized",
+        "model": "deep",
+        "latents": 64,
+        "likelihood": "gaussian",
+        "learn_sigma2": True,
+        "betas": [0.9, 0.999],
+        "pictures": 5,
+        "steps": 2000,
+    },
+    "s9": {"guide": "amortized", "objective": "beta"},
+    "s10": {"guide": "amortized", "family": "echo", "batch": 100},
+    # Burda et al. 2016 with one stochastic layer, on the fixed binarisation; --particles is its k.
+    "iwae": {
+        "guide": "amortized",
+        "objective": "iwae",
+        "model": "mlp",
+        "activation": "tanh",
+        "latents": 50,
+        "data": "fixed-binarized",
+        "betas": [0.9, 0.999],
+        "batch": 100,
+        "epochs": 50,
+        "evidence": 1000,
+    },
+}
+
+QUICK: Options = {"steps": 300, "images": 200, "updates": 50}
+
+NEEDED: tuple[tuple[Sequence[str], str, Sequence[Any]], ...] = (
+    (("betas",), "optimizer", ("adam",)),
+    (("hidden", "activation"), "model", ("mlp",)),
+    (("sigma2", "learn_sigma2"), "likelihood", ("gaussian",)),
+    (("scale",), "family", ("diagonal",)),
+    (("rank",), "family", ("low-rank",)),
+    (("joint", "carried", "cold"), "guide", ("free",)),
+    (("local_steps", "local_rule", "local_lr", "updates"), "guide", ("free", "semi-amortized")),
+    (("first_order",), "guide", ("semi-amortized",)),
+    (("beta",), "objective", ("beta",)),
+    (("schedule",), "objective", ("annealed",)),
+    (("free_bits",), "objective", ("elbo", "annealed", "beta")),
+    (("target", "constraint", "multiplier", "multiplier_lr"), "objective", ("constrained",)),
+    (("gradient",), "objective", ("iwae",)),
+)
+"""Options that change something only where another one has certain values."""
+
+OWN = {
+    "model": ("hidden", "activation", "likelihood", "sigma2", "learn_sigma2"),
+    "guide": ("family", "scale", "rank"),
+}
+"""Options that describe the toolkit's models and guides, not a user's."""
+
+MODELS, GUIDES = ("conv", "mlp", "deep", "ladder"), ("free", "amortized", "semi-amortized")
+FAMILIES = ("diagonal", "full-rank", "low-rank", "flow", "echo")
+SCHEDULES = ("linear", "falling", "sigmoid", "cyclical")
+
+
+def parser(page: str | None) -> Parser:
+    """The options of svi.py, whose docstring is `page`."""
+    parser = Parser("Variational inference in a deep generative model.", page)
+    parser.add_argument("--preset", choices=list(PRESETS), help="settings by name; other options change them")
+    add_run_options(parser.add_argument_group("the run"))
+    add = parser.add_argument_group("the model").add_argument
+    add("--model", type=_named(MODELS), help=f"{', '.join(MODELS)}, or a file of yours, my.py:MyVAE")
+    add("--conditional", action="store_true", help="on class labels: p(x given y, z), q(z given x, y)")
+    add("--latents", type=positive)
+    add("--hidden", type=positive, nargs="+", help="widths of the mlp's hidden layers")
+    add("--activation", choices=["relu", "tanh"], help="of the mlp")
+    add("--likelihood", choices=["bernoulli", "gaussian"])
+    add("--sigma2", type=positive_number, help="variance of the Gaussian likelihood")
+    add("--learn-sigma2", action="store_true", help="learn that variance; --sigma2 is where it starts")
+    add = parser.add_argument_group("the guide").add_argument
+    add("--guide", type=_named(GUIDES), help=f"{', '.join(GUIDES)}, or a file of yours, my.py:MyGuide")
+    add("--family", choices=FAMILIES, help="of the posteriors")
+    add("--scale", choices=["log", "softplus"], help="how the diagonal family's standard deviation is written")
+    add("--rank", type=positive, help="of the low-rank family's factor")
+    add("--local-steps", type=positive, help="updates of an image's parameters (default: 10; semi-amortized: 20)")
+    add("--local-rule", choices=["adam", "sgd"], help="by which rule (default: adam; semi-amortized: sgd)")
+    add("--local-lr", type=positive_number, help="and step size per image (default: the rule's)")
+    add("--first-order", action="store_true", help="train a semi-amortized encoder without gradients through updates")
+    add("--joint", action="store_true", help="one optimiser: an image's parameters move with the decoder, by one step")
+    add("--carried", action="store_true", help="one set of free parameters per batch position, as in the course")
+    add("--cold", action="store_true", help="free parameters start at the prior at each visit")
+    add = parser.add_argument_group("the objective").add_argument
+    add("--objective", choices=["elbo", "annealed", "beta", "constrained", "iwae"])
+    add("--beta", type=non_negative_number, help="weight of the KL term (default: 4)")
+    add("--schedule", choices=SCHEDULES, help="of the annealed KL weight")
+    add("--free-bits", type=non_negative_number, help="nats of KL per latent site that cost nothing")
+    add("--target", type=number, help="of the constraint, per image (default: -90 nats)")
+    add("--constraint", choices=["log-likelihood", "squared-error"], help="at least, or at most, the target")
+    add("--multiplier", choices=["softplus", "moving-average"], help="the rule by which the multiplier moves")
+    add("--multiplier-lr", type=positive_number, help="and its step size (default: 1e-3; moving-average: 1e-4)")
+    add("--particles", type=positive, help="samples of the latents per image (default: 1; iwae: 5)")
+    add("--gradient", choices=["dreg", "stl", "plain"], help="estimator of the iwae guide's gradient")
+    add = parser.add_argument_group("the optimiser").add_argument
+    add("--optimizer", choices=["adam", "rmsprop"])
+    add("--lr", type=positive_number)
+    add("--betas", type=non_negative_number, nargs=2, help="of adam (default: the course's 0.9 0.9)")
+    add("--clip", type=positive_number, help="global norm that gradients are clipped to")
+    add("--epochs", type=positive, help="instead of --steps")
+    add("--init", choices=["torch", "glorot"], help="how networks start (default: glorot with an encoder, else torch)")
+    add("--all-train", action="store_true", help="train on all 60 000 images, leaving none for validation")
+    add = parser.add_argument_group("the report").add_argument
+    add("--pictures", type=natural, help="how many pictures of predictive samples to draw during training")
+    add("--images", type=positive, help="test images of the final figures (default: all; 1000 where they are refined)")
+    add("--updates", type=positive, help="updates of each of them (default: free 200; semi-amortized: --local-steps)")
+    add("--evidence", type=positive, metavar="SAMPLES", help="importance-sample log p(x) of 1000 of them")
+    return parser
+
+
+def _named(names: Sequence[str]) -> Callable[[str], str]:
+    def name(text: str) -> str:
+        if text not in names and not is_own(text):
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected {', '.join(names)} or FILE.py:NAME")
+        return text
+
+    return name
+
+
+def check_options(given: Options, options: Options) -> None:
+    """Refuse options that were typed and would change nothing, or that do not go together.
+
+    Raises:
+        UsageError: There is one.
+    """
+    if options["joint"]:
+        for name in ("local_steps", "local_rule", "local_lr"):
+            if name in given:
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: changes nothing with --joint, which takes the decoder's step"
+                )
+    for names, option, values in NEEDED:
+        for name in names:
+            if name in given and options[option] not in values:
+                typed, needed = name.replace("_", "-"), option.replace("_", "-")
+                raise UsageError(
+                    f"--{typed}: changes nothing with --{needed} {options[option]}, only with {' or '.join(values)}"
+                )
+    for name in ("model", "guide"):
+        owned = [other for other in OWN[name] if is_own(options[name]) and other in given]
+        if owned:
+            raise UsageError(f"--{owned[0].replace('_', '-')}: changes nothing with a {name} of your own")
+    if options["model"] == "ladder":
+        if options["conditional"]:
+            raise UsageError("--conditional: the ladder reads no labels; expected --model conv, mlp or deep")
+        if options["guide"] in ("free", "semi-amortized"):
+            raise UsageError(
+                f"--guide {options['guide']}: the ladder infers z2 from sampled z1, so that an image has no parameters "
+                "for z2 to be kept or refined; expected --guide amortized"
+            )
+        if options["family"] != "diagonal":
+            raise UsageError(f"--family {options['family']}: the ladder's guide is diagonal in each layer")
+        if "latents" in given:
+            raise UsageError("--latents: the ladder has 100 and 50")
+    if options["family"] == "echo" and options["guide"] != "amortized" and not is_own(options["guide"]):
+        raise UsageError(
+            f"--guide {options['guide']}: Echo noise is other images' codes, so that no image's own parameters can be "
+            "kept or refined; expected --guide amortized"
+        )
+    if options["family"] == "echo" and options["objective"] == "iwae":
+        raise UsageError("--objective iwae: Echo has a rate but no density, which importance weights need")
+    if options["family"] == "echo" and options["evidence"]:
+        raise UsageError("--evidence: Echo has a rate but no density, which importance weights need")
+    if options["family"] == "echo" and options["batch"] < 2:
+        raise UsageError("--batch 1: Echo noise is made of the other images of a batch, expected at least 2")
+    if options["guide"] == "semi-amortized" and options["local_rule"] == "adam" and not options["first_order"]:
+        raise UsageError("--local-rule adam: exact gradients through the updates need sgd, or add --first-order")
