@@ -123,7 +123,8 @@ PRESETS: dict[str, Options] = {
         "likelihood": "gaussian",
         "learn_sigma2": True,
         "betas": [0.9, 0.999],
-        "pictures": 5,
+        "batch": 32,
+        "pictures": 10,
         "steps": 2000,
     },
     "s9": {"guide": "amortized", "objective": "beta"},
@@ -178,15 +179,16 @@ def parser(page: str | None) -> Parser:
     parser = Parser("Variational inference in a deep generative model.", page)
     parser.add_argument("--preset", choices=list(PRESETS), help="settings by name; other options change them")
     add_run_options(parser.add_argument_group("the run"))
+    switch = argparse.BooleanOptionalAction  # a preset's can be taken back
     add = parser.add_argument_group("the model").add_argument
     add("--model", type=_named(MODELS), help=f"{', '.join(MODELS)}, or a file of yours, my.py:MyVAE")
-    add("--conditional", action="store_true", help="on class labels: p(x given y, z), q(z given x, y)")
+    add("--conditional", action=switch, help="on class labels: p(x given y, z), q(z given x, y)")
     add("--latents", type=positive)
     add("--hidden", type=positive, nargs="+", help="widths of the mlp's hidden layers")
     add("--activation", choices=["relu", "tanh"], help="of the mlp")
     add("--likelihood", choices=["bernoulli", "gaussian"])
     add("--sigma2", type=positive_number, help="variance of the Gaussian likelihood")
-    add("--learn-sigma2", action="store_true", help="learn that variance; --sigma2 is where it starts")
+    add("--learn-sigma2", action=switch, help="learn that variance; --sigma2 is where it starts")
     add = parser.add_argument_group("the guide").add_argument
     add("--guide", type=_named(GUIDES), help=f"{', '.join(GUIDES)}, or a file of yours, my.py:MyGuide")
     add("--family", choices=FAMILIES, help="of the posteriors")

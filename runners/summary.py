@@ -16,7 +16,7 @@ from runners.predictive import interpolation, latents, predictive
 if TYPE_CHECKING:
     from runners.fit import Fit
 
-__all__ = ["draw_predictive", "image_figures", "mean_and_error", "result", "write"]
+__all__ = ["draw_predictive", "image_figures", "lines", "mean_and_error", "result", "write"]
 
 GREY = "Bernoulli on grey values: not comparable with binary images"
 
@@ -28,9 +28,9 @@ def result(
 
     Args:
         fit: The fit.
-        images: How many test images, the first ones; by default all, and 1000 where rows have to be refined.
-        updates: Gradient steps for free rows, 200 by default: `test` starts them from the prior, `train_refined`,
-            the first training images, from where training left them if it kept them.
+        images: How many test images, the first ones; by default all, and 1000 where they are refined.
+        updates: Gradient steps where the guide refines. Free rows take 200 by default: `test` starts them from the
+            prior, `train_refined`, the first training images, from where training left them if it kept them.
         evidence: Importance samples per image for log p(x) on the first 1000 test images; by default none.
 
     Returns:
@@ -38,8 +38,8 @@ def result(
         `log_likelihood` and `kl`, and the last two with standard errors (`_se`) over the images. Also `evidence` where
         asked for, what is known of a `gaussian` likelihood, and the objective's `remark` where it has one.
     """
-    free = isinstance(fit.guide, Rows)
-    count = min(images or (1000 if free else len(fit.data.test)), len(fit.data.test))
+    free, refined = isinstance(fit.guide, Rows), getattr(fit.guide, "refinement", None) is not None
+    count = min(images or (1000 if refined else len(fit.data.test)), len(fit.data.test))
     grey = fit.data.binarize == "none" and isinstance(getattr(fit.model, "likelihood", None), Bernoulli)
     found = {
         "data": fit.data.name,
@@ -75,6 +75,33 @@ def write(fit: "Fit", **settings: Any) -> dict[str, Any]:
         figures.save(figure, fit.folder.path / f"{name}.png")
     figures.report(fit.folder.path)
     return found
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Final figures as lines to print."""
+    said = []
+    for part in ("train", "train_refined", "test"):
+        if part in found:
+            means = found[part]
+            error = f" ± {means['elbo_se']:.2f}" if "elbo_se" in means else ""
+            numbers = "  ".join(f"{name} {means[name]:8.2f}" for name in ("log_likelihood", "kl"))
+            said.append(f"{part:>14}  ELBO {means['elbo']:8.2f}{error}  {numbers}  nats per image")
+    if "evidence" in found:
+        evidence = found["evidence"]
+        said.append(
+            f"{'evidence':>14}  log p(x) {evidence['log_evidence']:.2f} ± {evidence['log_evidence_se']:.2f}  by "
+            f"{evidence['samples']:,} importance samples for each of {evidence['images']:,} test images"
+        )
+    if "gaussian" in found:
+        gaussian = found["gaussian"]
+        squares = f"train {gaussian['train_squared_error']:.5f}  test {gaussian['test_squared_error']:.5f}"
+        said += [
+            f"{'variance':>14}  {gaussian['variance']:.5f}  mean squared error {squares}  "
+            f"test RMSE {gaussian['test_rmse']:.4f}",
+            f"{'course':>14}  loss {gaussian['course_loss']:.2f} at sigma^2 {gaussian['course_sigma2']:.3g}, that "
+            "variance by the number of pixels and channels",
+        ]
+    return said + ([found["remark"]] if "remark" in found else [])
 
 
 def image_figures(fit: "Fit") -> dict[str, Figure]:

@@ -24,6 +24,7 @@ import torch
 from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models import UsageError
+from runners import summary
 from runners.assembly import data_of, device_of, init_of, objective_of, optimizer_of, pair_of
 from runners.blueprint import rebuild
 from runners.check import check
@@ -117,18 +118,7 @@ def main(argv: Sequence[str] | None = None) -> Fit:
     if run.stopped:
         interrupted(run.stopped, folder.path, "svi")
     found = run.report(**{name: options[name] for name in ("images", "updates", "evidence")})
-    for part in ("train", "train_refined", "test"):
-        if part in found:
-            error = f" ± {found[part]['elbo_se']:.2f}" if "elbo_se" in found[part] else ""
-            numbers = "  ".join(f"{name} {found[part][name]:8.2f}" for name in ("log_likelihood", "kl"))
-            print(f"{part:>14}  ELBO {found[part]['elbo']:8.2f}{error}  {numbers}  nats per image")
-    if "evidence" in found:
-        print("      evidence  log p(x) {log_evidence:.2f} ± {log_evidence_se:.2f}".format(**found["evidence"]), end="")
-        print("  by {samples} importance samples for each of {images} test images".format(**found["evidence"]))
-    if "gaussian" in found:
-        print("  {}".format("  ".join(f"{name} {value:.4g}" for name, value in found["gaussian"].items())))
-    if "remark" in found:
-        print(found["remark"])
+    print(*summary.lines(found), sep="\n")
     print(folder.path / "report.html")
     return run
 
