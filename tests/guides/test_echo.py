@@ -152,8 +152,8 @@ def test_the_bank_keeps_codes_beside_their_index() -> None:
     family.remember(params, torch.tensor([40, 10, 30, 20, 50]))
     order = torch.tensor([1, 3, 2, 0, 4])
     assert family.bank_index.tolist() == [10, 20, 30, 40, 50]
-    torch.testing.assert_close(family.bank_code, (params["code"][order] / 16).tanh())
-    expected = math.log(largest_scale(2)) - torch.nn.functional.softplus(-params["noise"][order])
+    torch.testing.assert_close(family.bank_code, 16 * (params["code"][order] / 16).tanh())
+    expected = math.log(largest_scale(2, bound=16)) - torch.nn.functional.softplus(-params["noise"][order])
     torch.testing.assert_close(family.bank_log_scale, expected)
     assert not family.state_dict()
     family.remember({name: value[:3] for name, value in params.items()}, torch.tensor([1, 2, 3]))
@@ -206,12 +206,12 @@ def pair(*, depth: int = 5) -> tuple[nn.Module, Amortized, Batch]:
 @pytest.mark.parametrize("particles", [1, 4])
 def test_terms_take_the_stated_rate_under_the_sites_scale(closed_form: bool, particles: int) -> None:
     model, guide, batch = pair()
-    rate = -(math.log(largest_scale(5)) + guide.start(batch)["noise"].sigmoid().log()).sum(-1)
+    rate = -(math.log(largest_scale(5, bound=16)) + guide.start(batch)["noise"].sigmoid().log()).sum(-1)
     parts = terms(model, guide, batch, particles=particles, weight=0.25, closed_form=closed_form)
     assert parts.elbo.shape == (particles, 12)
     torch.testing.assert_close(parts.kl, rate.expand(particles, 12))
     torch.testing.assert_close(parts.scaled_kl.expand_as(parts.kl), 0.25 * parts.kl)
-    assert rate.min() > -3 * math.log(largest_scale(5))
+    assert rate.min() > -3 * math.log(largest_scale(5, bound=16))
 
 
 def test_other_families_state_no_rate() -> None:

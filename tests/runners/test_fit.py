@@ -1,5 +1,6 @@
 import copy
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,20 @@ from typing import Any
 import pytest
 import small
 import torch
+from matplotlib.text import Text
 from torch import Tensor, nn
 from toys import general_ppca, orthogonal_ppca, points, sampled
 
-from guides import ELBO, IWAE, SGD, Adam, Amortized, Constrained, Diagonal, Free, Refinement
+from guides import ELBO, IWAE, SGD, Adam, Amortized, Constrained, Diagonal, Echo, Free, Refinement
 from guides.sites import Site
-from ppl_models import VAE, Batch, MLPDecoder, UsageError
+from ppl_models import VAE, Batch, MLPDecoder, MLPEncoder, UsageError
 from runners import svi
 from runners.check import check
 from runners.compare import compare
+from runners.data import DataSet
 from runners.fit import Fit
 from runners.inference import InferenceStep
+from runners.summary import image_figures
 
 quiet = partial(svi.fit, progress=False, batch=20, every=10)
 JOINT = Refinement(steps=1, rule=Adam(lr=1e-2, betas=(0.9, 0.9)), decay=0.0, keep_moments=True, joint=True)
@@ -537,3 +541,24 @@ def test_log_evidence_of_ppca_through_a_fit() -> None:
     fit = Fit(model, Free(40, family=Diagonal(2)).double(), data, train_model=False, progress=False, batch=20)
     found = fit.log_evidence(data.test, samples=5000, updates=200)
     torch.testing.assert_close(found, model.evidence(data.test.x), rtol=0, atol=0.05)
+
+
+def test_check_knows_echo_noise_and_conditional_models() -> None:
+    data = small.data_set()
+    echo = Amortized(encoder=MLPEncoder(shape=(1, 8, 8), hidden=(16,)), family=Echo(2, depth=9))
+    check(small.model(), echo, data)
+    with pytest.raises(UsageError, match="labels"):
+        check(small.conditional(), small.amortized(), unlabelled(data))
+    check(small.conditional(), small.amortized(), data)
+
+
+def unlabelled(data: DataSet) -> DataSet:
+    return replace(data, train=replace(data.train, labels=None), test=replace(data.test, labels=None))
+
+
+def test_a_picture_has_a_row_for_each_class(tmp_path: Path) -> None:
+    """Rows share their latents, so a column differs between classes by the label alone."""
+    fit = quiet(small.conditional(), small.amortized(), small.data_set(), steps=4, pictures=2, out=tmp_path / "run")
+    assert {"classes.png", "classes_000002.png", "classes_000004.png"} <= {p.name for p in (tmp_path / "run").iterdir()}
+    drawn = image_figures(fit)["classes"]
+    assert {text.get_text() for text in drawn.findobj(Text)} - {""} == {"0", "1"}

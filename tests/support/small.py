@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from guides import SGD, Amortized, Diagonal, Free, Refinement, SemiAmortized
-from ppl_models import VAE, MLPDecoder, MLPEncoder
+from ppl_models import CVAE, VAE, MLPDecoder, MLPEncoder
 from runners.data import DataSet, Images
 
 
@@ -31,6 +31,11 @@ def data_set(*, train: int = 200, test: int = 50, fresh: bool = False) -> DataSe
 def model(*, latents: int = 2, hidden: tuple[int, ...] = (16,)) -> VAE:
     """A small VAE of bars."""
     return VAE(decoder=MLPDecoder(latents=latents, shape=(1, 8, 8), hidden=hidden))
+
+
+def conditional(*, latents: int = 2) -> CVAE:
+    """The same, given the kind of bar."""
+    return CVAE(latents=latents, classes=2, decoder=MLPDecoder(latents=latents + 2, shape=(1, 8, 8), hidden=(16,)))
 
 
 def amortized(*, latents: int = 2, hidden: tuple[int, ...] = (16,)) -> Amortized:
