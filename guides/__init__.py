@@ -9,7 +9,8 @@ from guides.flows import Flow
 from guides.free import Free
 from guides.iwae import IWAE
 from guides.objectives import ELBO
-from guides.refine import SGD, Adam, Refinement, refine
+from guides.refine import Refinement, refine
+from guides.rules import SGD, Adam
 from guides.schedules import CyclicalSchedule, LinearSchedule, SigmoidSchedule
 from guides.semi_amortized import SemiAmortized
 from guides.terms import Terms, terms

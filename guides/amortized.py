@@ -1,11 +1,9 @@
 """Amortized inference: an encoder reads the datum and says its variational parameters."""
 
-import pyro
-import pyro.distributions as dist
 from torch import Tensor, nn
 
 from guides.families import Diagonal, sample_family
-from guides.refine import Params
+from guides.sites import Params
 from ppl_models.batch import Batch
 from ppl_models.nets import ConvEncoder
 
@@ -51,15 +49,6 @@ class Amortized(nn.Module):
     def sample(self, batch: Batch, params: Params) -> Tensor:
         """Sample the latents from the family at `params`."""
         return sample_family(self.site, self.family, batch, params)
-
-    def remember(self, batch: Batch) -> None:
-        """Let a family that evaluates by training data's codes, `Echo`, keep those of this batch."""
-        self.family.remember(self.start(batch), batch.index)
-
-    def marginal(self, batch: Batch) -> Tensor:
-        """Sample the latents from q(z), the mean of the posteriors, for a family that can (`Echo`)."""
-        with pyro.plate("data", len(batch.index)):
-            return pyro.sample(self.site, dist.Delta(self.family.marginal(len(batch.index)), event_dim=1))
 
     def forward(self, batch: Batch) -> Tensor:
         return self.sample(batch, self.start(batch))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from guides.amortized import Amortized
 from guides.families import Diagonal
-from guides.refine import Params
+from guides.sites import Params
 from ppl_models.batch import Batch, UsageError
 from ppl_models.nets import MLP, Activation, MLPEncoder
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from guides.sites import Program, run_program
-from guides.terms import Terms, terms_of
+from guides.sites import Program
+from guides.terms import Terms, run_pair, terms_of
 from ppl_models.batch import Batch, UsageError
 
 __all__ = ["Constrained"]
@@ -53,13 +54,18 @@ class Constrained(nn.Module):
                 f"Constrained: found {constraint!r} and {rule!r}, expected log_likelihood or squared_error, and "
                 "softplus or moving_average"
             )
+        if not (initial > 0 and 0 <= decay < 1) or (constraint == "squared_error" and target < 0):
+            raise UsageError(
+                f"Constrained: found target {target:g}, initial {initial:g} and decay {decay:g}, expected a squared "
+                "error from 0 on, a multiplier above 0 and a decay from 0 to below 1"
+            )
         self.target, self.constraint, self.rule = target, constraint, rule
         self.lr, self.initial, self.decay, self.particles = lr, initial, decay, particles
         self.step_size = lr if lr is not None else 1e-3 if rule == "softplus" else 1e-4
         raw = math.log(math.expm1(initial)) if rule == "softplus" else math.log(initial)
         self.register_buffer("raw", torch.tensor(raw))
         self.register_buffer("average", torch.zeros(()))
-        self.register_buffer("violation", torch.zeros(()))
+        self.register_buffer("violation", torch.zeros(()), persistent=False)
         self.register_buffer("updates", torch.zeros(()))
 
     def multiplier(self) -> Tensor:
@@ -68,16 +74,14 @@ class Constrained(nn.Module):
 
     def forward(self, model: Program, guide: Program, batch: Batch) -> tuple[Tensor, Terms]:
         """The Lagrangian, mean over the batch, and the parts of the bound."""
-        inferred = run_program(guide, batch, particles=self.particles)
-        values = {name: site.value for name, site in inferred.items()}
-        generated = run_program(model, batch, values=values, particles=self.particles)
+        inferred, generated = run_pair(model, guide, batch, particles=self.particles)
         parts = terms_of(inferred, generated, shape=(self.particles, len(batch.index)))
         if self.constraint == "log_likelihood":
             violation = self.target - parts.scaled_log_likelihood.mean()
         else:
             observed = [site for site in generated.values() if site.is_observed]
-            errors = [(site.value - site.fn.mean).square().flatten(-site.fn.event_dim) for site in observed]
-            violation = sum(error.sum(-1).mean() for error in errors) - self.target
+            errors = [sum_rightmost((site.value - site.fn.mean).square(), site.fn.event_dim) for site in observed]
+            violation = sum(error.mean() for error in errors) - self.target
         self.violation = violation.detach().to(self.raw.dtype)
         return parts.scaled_kl.mean() + self.multiplier() * violation, parts
 
@@ -90,18 +94,21 @@ class Constrained(nn.Module):
             # The ascent step on a: the derivative of softplus is the logistic function.
             self.raw += self.step_size * self.violation * self.raw.sigmoid()
         else:
-            average = self.average / (1 - self.decay**self.updates)
-            self.raw += (self.step_size * average).clamp(-0.1, 0.1)
+            self.raw += (self.step_size * self._average()).clamp(-0.1, 0.1)
 
     def logged(self) -> dict[str, Tensor]:
-        """The multiplier and the violation."""
-        return {"lagrange_multiplier": self.multiplier(), "violation": self.violation}
+        """The multiplier as it stands, the violation that moved it, and its average where the rule has one."""
+        found = {"lagrange_multiplier": self.multiplier(), "violation": self.violation}
+        return found if self.rule == "softplus" else found | {"violation_average": self._average()}
+
+    def _average(self) -> Tensor:
+        return self.average / (1 - self.decay**self.updates)
 
     def remark(self, rows: Sequence[Mapping[str, float]]) -> str | None:
         """One line where the multiplier runs away because the target is out of reach, judging by logged rows.
 
-        So it seems where, since half of the steps ago, the multiplier has risen and the violation has shrunk by less
-        than what is left of it.
+        So it seems where the violation, more than 1 % of the target, has shrunk by less than what is left of it since
+        half of the steps ago, while the multiplier has risen, to more than ten times where it started.
         """
         if len(rows) < 20:
             return None

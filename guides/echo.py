@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from ppl_models.batch import UsageError
+from ppl_models.batch import Batch, UsageError
 
-__all__ = ["Echo", "EchoNoise", "echo", "largest_scale"]
+__all__ = ["Echo", "EchoNoise", "echo", "echo_of", "largest_scale"]
 
 PRECISION = 2.0**-23
 """What a chain may leave out, in units of the codes' bound: float32's rounding."""
@@ -134,6 +135,12 @@ class EchoNoise(dist.TorchDistribution):
         raise UsageError("Echo has no density, only a rate: the ELBO uses that, whatever weighs samples cannot")
 
 
+def echo_of(guide: Any) -> "Echo | None":
+    """A guide's Echo family, if it has one: the fit then fills its bank, and its marginal is the prior."""
+    family = getattr(guide, "family", None)
+    return family if isinstance(family, Echo) else None
+
+
 class Echo(nn.Module):
     r"""Posteriors whose noise is an echo of other data: `EchoNoise` with bounded codes and scales.
 
@@ -217,6 +224,23 @@ class Echo(nn.Module):
         code, log_scale = self._bank()
         chain = torch.randint(len(code), (count, self.depth), device=code.device)
         return echo(code, log_scale, chain)
+
+    def prior(self, batch: Batch, *, site: str = "z") -> Tensor:
+        """Sample the latents from `marginal` as a Pyro program, in place of the model's prior."""
+        with pyro.plate("data", len(batch.index)):
+            return pyro.sample(site, dist.Delta(self.marginal(len(batch.index)), event_dim=1))
+
+    def check_batch(self, size: int) -> None:
+        """Refuse batches that are too small for a chain.
+
+        Raises:
+            UsageError: They are.
+        """
+        if size < self.depth + 1:
+            raise UsageError(
+                f"Echo of depth {self.depth} makes chains of other data and needs batches of {self.depth + 1} or more, "
+                f"found {size}: take larger ones, or Echo(depth={max(size - 1, 1)})"
+            )
 
     def _channel(self, params: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The channel, f and log s, of the parameters' shape."""

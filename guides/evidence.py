@@ -1,39 +1,41 @@
 """How good inference is: bounds and evidence per datum, with noise that no refinement has seen."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from guides.iwae import weighted
-from guides.objectives import ELBO
-from guides.refine import At, Params, Refinement, refine
-from guides.sites import Program
+from guides.iwae import importance_terms
+from guides.objectives import ELBO, Objective
+from guides.refine import Refinement, refine
+from guides.sites import At, Params, Program
 from guides.terms import Terms, terms
 from ppl_models.batch import Batch
 
-__all__ = ["bounds", "inferred", "log_evidence"]
+__all__ = ["bounds", "log_evidence", "posterior_for"]
 
 AT_ONCE = 20_000
 """Decoded samples at a time, which bounds the memory of importance sampling."""
 
 
-def inferred(
+def posterior_for(
     model: Program,
     guide: Program,
     batch: Batch,
     *,
     refinement: Refinement | None = None,
+    objective: Objective | None = None,
     start: Callable[[Batch], Params] | None = None,
 ) -> Program:
-    """A guide as it stands for a batch: its parameters computed once, and refined on that batch by the ELBO.
+    """A guide as it stands for a batch: its parameters computed once, and refined on that batch.
 
     Args:
         model: The model, which is not changed.
         guide: The guide, which is not changed either: refined rows are not stored.
         batch: The batch.
         refinement: The gradient steps; `None` for none.
+        objective: What they minimise; the ELBO by default.
         start: Where the parameters start; by default where the guide says.
 
     Returns:
@@ -44,7 +46,7 @@ def inferred(
         return guide
     params = start(batch)
     if refinement is not None:
-        params, _ = refine(model, guide, ELBO(), batch, params, refinement=refinement)
+        params, _ = refine(model, guide, objective or ELBO(), batch, params, refinement=refinement)
         params = {name: value.detach() for name, value in params.items()}
     return At(guide, params)
 
@@ -57,12 +59,14 @@ def bounds(
     *,
     particles: int = 1,
     refinement: Refinement | None = None,
+    objective: Objective | None = None,
     start: Callable[[Batch], Params] | None = None,
     seed: int = 0,
 ) -> Terms:
     """The evidence lower bound of each datum and its parts, `(data,)` each, means over the particles.
 
-    Two guides asked with the same batches and seed are judged on the same noise, so their difference is paired.
+    Two guides asked with the same batches and seed are judged on the same images, and where they draw alike on the
+    same noise, so their difference is paired.
 
     Args:
         model: The model.
@@ -70,15 +74,15 @@ def bounds(
         batches: The data, each once.
         particles: Samples of the latents per datum.
         refinement: Gradient steps on each batch before; their noise is not used again.
+        objective: What they minimise; the ELBO by default.
         start: Where those start; by default where the guide says.
         seed: Of the noise of the bound. The global random state moves on: fork it where that matters.
     """
     parts = []
-    for position, batch in enumerate(batches):
-        # Even seeds refine and odd ones judge, so that no noise is used twice.
-        torch.manual_seed(2 * (seed + position))
-        posterior = inferred(model, guide, batch, refinement=refinement, start=start)
-        torch.manual_seed(2 * (seed + position) + 1)
+    for batch, (refining, judging) in zip(batches, _seeds(seed), strict=False):
+        torch.manual_seed(refining)
+        posterior = posterior_for(model, guide, batch, refinement=refinement, objective=objective, start=start)
+        torch.manual_seed(judging)
         parts.append(terms(model, posterior, batch, particles=particles))
     return Terms(
         _joined(part.log_likelihood for part in parts),
@@ -86,6 +90,14 @@ def bounds(
         _joined(part.scaled_log_likelihood for part in parts),
         _joined(part.scaled_kl for part in parts),
     )
+
+
+def _seeds(seed: int) -> Iterator[tuple[int, int]]:
+    """For each batch the seed of the noise that refines and, so that none is used twice, of that which judges."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        refining, judging = torch.randint(2**62, (2,), generator=generator).tolist()
+        yield refining, judging
 
 
 def _joined(parts: Iterable[Tensor]) -> Tensor:
@@ -101,6 +113,7 @@ def log_evidence(
     *,
     samples: int = 1000,
     refinement: Refinement | None = None,
+    objective: Objective | None = None,
     start: Callable[[Batch], Params] | None = None,
     seed: int = 0,
 ) -> Tensor:
@@ -115,6 +128,7 @@ def log_evidence(
         batches: The data, each once.
         samples: S.
         refinement: Gradient steps on each batch before; their noise is not used again.
+        objective: What they minimise; the ELBO by default.
         start: Where those start; by default where the guide says.
         seed: Of the noise, as for `bounds`.
 
@@ -122,15 +136,15 @@ def log_evidence(
         UsageError: The guide has no density.
     """
     found = []
-    for position, batch in enumerate(batches):
-        torch.manual_seed(2 * (seed + position))
-        posterior = inferred(model, guide, batch, refinement=refinement, start=start)
-        torch.manual_seed(2 * (seed + position) + 1)
+    for batch, (refining, judging) in zip(batches, _seeds(seed), strict=False):
+        torch.manual_seed(refining)
+        posterior = posterior_for(model, guide, batch, refinement=refinement, objective=objective, start=start)
+        torch.manual_seed(judging)
         at_once = max(1, min(samples, AT_ONCE // len(batch.index)))
         total = None
         for done in range(0, samples, at_once):
             particles = min(at_once, samples - done)
-            part = weighted(model, posterior, batch, particles=particles).elbo.logsumexp(0)
+            part = importance_terms(model, posterior, batch, particles=particles).elbo.logsumexp(0)
             total = part if total is None else torch.logaddexp(total, part)
         found.append(total - math.log(samples))
     return torch.cat(found)

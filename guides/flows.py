@@ -17,10 +17,11 @@ __all__ = ["Flow"]
 class Flow(nn.Module):
     r"""Inverse autoregressive flows, :math:`z_t = \mu_t + \sigma_t \odot z_{t-1}` from a diagonal Gaussian :math:`z_0`.
 
-    Kingma et al. 2016, arXiv:1606.04934. :math:`\mu_t` and :math:`\log \sigma_t` come from a masked network (Germain
-    et al. 2015, arXiv:1502.03509) of :math:`z_{t-1}` and of the datum's `context`; the order of the dimensions is
-    reversed from one transform to the next. The networks belong to the family and are trained with the guide.
-    A sample's density costs nothing more; that of any other value one pass per dimension.
+    Kingma et al. 2016, arXiv:1606.04934. :math:`\mu_t` and :math:`\log \sigma_t`, clamped to [-5, 3], come from a
+    masked network (Germain et al. 2015, arXiv:1502.03509) of :math:`z_{t-1}` and of the datum's `context`; the order of
+    the dimensions is reversed from one transform to the next. The networks belong to the family and are trained with
+    the guide. A sample's density costs nothing more; that of any other value, which gradients through the samples alone
+    need (`IWAE`), one pass per dimension.
 
     Args:
         latents: Dimensions of the latent, 2 or more.

@@ -1,16 +1,39 @@
 """Free variational parameters: a table with a row for each datum, as in classic stochastic variational inference."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from guides.families import Diagonal, has_density, sample_family
-from guides.refine import Params, Refinement
+from guides.refine import Refinement
+from guides.sites import Params
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["Free"]
+__all__ = ["Free", "Rows"]
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A guide that keeps parameters of its own for each datum, as `Free` does."""
+
+    refinement: Refinement
+
+    def check_rows(self, index: Tensor, *, batch: int) -> None:
+        """Refuse data without a row; called once, on the host, before training."""
+
+    def start(self, batch: Batch) -> Params:
+        """The rows of a batch, where training left them."""
+
+    def fresh(self, batch: Batch) -> Params:
+        """Rows for data that have none."""
+
+    def memory(self, batch: Batch) -> Params:
+        """What earlier visits to these rows left: visits and moments."""
+
+    def store(self, batch: Batch, params: Params, memory: Params) -> None:
+        """Put refined rows and their memory back."""
 
 
 class Free(nn.Module):

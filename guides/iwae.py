@@ -1,18 +1,18 @@
 """Importance-weighted bounds, and estimators of their gradient."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from guides.refine import stopped
-from guides.sites import Program, run_program
+from guides.sites import At, Program, run_program
 from guides.terms import Terms, terms_of
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["IWAE", "weighted"]
+__all__ = ["IWAE", "importance_terms", "stopped"]
 
 Gradient = Literal["plain", "stl", "dreg"]
 
@@ -52,19 +52,24 @@ class IWAE:
 
     def __call__(self, model: Program, guide: Program, batch: Batch) -> tuple[Tensor, Terms]:
         """The loss (the negative bound, mean over the data) and the parts of its weights."""
-        parts = weighted(model, guide, batch, particles=self.particles, gradient=self.gradient)
+        parts = importance_terms(model, guide, batch, particles=self.particles, gradient=self.gradient)
         bound = (parts.elbo.logsumexp(0) - math.log(self.particles)).mean()
         self._bound = bound.detach()
         return -bound, parts
 
 
-def weighted(model: Program, guide: Program, batch: Batch, *, particles: int, gradient: Gradient = "plain") -> Terms:
+def importance_terms(
+    model: Program, guide: Program, batch: Batch, *, particles: int, gradient: Gradient = "plain"
+) -> Terms:
     r"""The parts of importance weights: `.elbo` is :math:`\log w`, `(particles, batch)`, sampled throughout.
 
     Raises:
         UsageError: A site has a scale, which would sit inside the logarithm, or a rate without a density; or the
             guide's own parameters cannot be told from its samples, as in a bare function.
     """
+    if hasattr(guide, "start"):
+        # Samples and densities from the same parameters, also where an encoder drops out at random; and it runs once.
+        guide = At(guide, guide.start(batch))
     inferred = run_program(guide, batch, particles=particles)
     values = {name: site.value for name, site in inferred.items()}
     if gradient != "plain":
@@ -85,6 +90,31 @@ def weighted(model: Program, guide: Program, batch: Batch, *, particles: int, gr
             if value.requires_grad:
                 value.register_hook(_times(share))
     return parts
+
+
+@contextmanager
+def stopped(program: Program) -> Iterator[Program]:
+    """A guide whose densities, computed inside, take gradients to the sampled values but to nothing of its own.
+
+    Detaching its variational parameters would not do: a flow's weights are in its density as well.
+
+    Raises:
+        UsageError: It is neither a module nor a module at given parameters.
+    """
+    guide = program.guide if isinstance(program, At) else program
+    if not isinstance(guide, nn.Module):
+        raise UsageError(
+            f"the guide is {type(guide).__name__}, not a module: its own parameters cannot be told from its samples, "
+            "as this gradient estimator needs"
+        )
+    own = [parameter for parameter in guide.parameters() if parameter.requires_grad]
+    for parameter in own:
+        parameter.requires_grad_(False)
+    try:
+        yield At(guide, {k: v.detach() for k, v in program.params.items()}) if isinstance(program, At) else program
+    finally:
+        for parameter in own:
+            parameter.requires_grad_()
 
 
 def _times(share: Tensor) -> Callable[[Tensor], Tensor]:

@@ -1,8 +1,8 @@
 """What inference minimises: values `objective(model, guide, batch) → (loss, Terms)`, in nats per datum.
 
 An objective may also have `before_step(step, steps, device)`, called on the host before each training step,
-`after_step()`, called after the optimiser's, and `logged()`, scalars for the history. One with state of its own is an
-`nn.Module`, so that checkpoints hold it.
+`after_step()`, called after the optimiser's, `logged()`, scalars for the history, and `remark(rows)`, a line about a
+history or `None`. One with state of its own is an `nn.Module`, so that checkpoints hold it.
 """
 
 from collections.abc import Callable

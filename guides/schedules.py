@@ -6,6 +6,8 @@ Any such function will do, `lambda n, N: n / N` too; these have names, so that a
 import math
 from dataclasses import dataclass
 
+from ppl_models.batch import UsageError
+
 __all__ = ["CyclicalSchedule", "LinearSchedule", "SigmoidSchedule"]
 
 
@@ -26,7 +28,11 @@ class LinearSchedule:
     end: float = 1.0
     over: float = 1.0
 
-    def __call__(self, n: int, N: int) -> float:  # noqa: N803
+    def __post_init__(self) -> None:
+        if self.over <= 0:
+            raise UsageError(f"LinearSchedule: found over={self.over}, expected a fraction of the steps above 0")
+
+    def __call__(self, n: int, N: int) -> float:
         return self.start + (self.end - self.start) * min(n / (self.over * N), 1.0)
 
 
@@ -48,7 +54,7 @@ class SigmoidSchedule:
     steepness: float = 12.0
     midpoint: float = 0.5
 
-    def __call__(self, n: int, N: int) -> float:  # noqa: N803
+    def __call__(self, n: int, N: int) -> float:
         first, now, last = (1 / (1 + math.exp(self.steepness * (self.midpoint - at))) for at in (0.0, n / N, 1.0))
         return self.start + (self.end - self.start) * (now - first) / (last - first)
 
@@ -69,6 +75,12 @@ class CyclicalSchedule:
     cycles: int = 4
     rise: float = 0.5
 
-    def __call__(self, n: int, N: int) -> float:  # noqa: N803
+    def __post_init__(self) -> None:
+        if self.cycles < 1 or not 0 < self.rise <= 1:
+            raise UsageError(
+                f"CyclicalSchedule: found {self.cycles} cycles, rise={self.rise}, expected 1 or more and a part of 1"
+            )
+
+    def __call__(self, n: int, N: int) -> float:
         within = n * self.cycles / N % 1.0
         return self.start + (self.end - self.start) * min(within / self.rise, 1.0)

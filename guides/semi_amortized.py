@@ -4,7 +4,8 @@ from torch import nn
 
 from guides.amortized import Amortized
 from guides.families import has_density
-from guides.refine import SGD, Refinement
+from guides.refine import Refinement
+from guides.rules import SGD
 from ppl_models.batch import UsageError
 
 __all__ = ["SemiAmortized"]

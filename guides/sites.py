@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyro
@@ -13,9 +14,23 @@ from torch import Tensor
 
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["FiniteSites", "Program", "Site", "WeightLatents", "full_precision", "run_program"]
+__all__ = ["At", "FiniteSites", "Params", "Program", "Site", "WeightLatents", "full_precision", "run_program"]
 
 Program = Callable[[Batch], Any]
+
+Params = dict[str, Tensor]
+"""Variational parameters, or what an optimiser keeps for them, by name; one row per datum, `(batch, *)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class At:
+    """A guide at given parameters: the program `guide.sample(batch, params)`."""
+
+    guide: Any
+    params: Params
+
+    def __call__(self, batch: Batch) -> Any:
+        return self.guide.sample(batch, self.params)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
@@ -156,18 +171,11 @@ def run_program(
         particles: How many independent runs at once, as a plate at dimension -2; with 1 there is no such plate.
     """
     recorder = Recorder(values)
-    with recorder:
-        if particles > 1:
-            with pyro.plate("particles", particles, dim=-2):
-                _weighted(program, batch, weight)
-        else:
-            _weighted(program, batch, weight)
-    return recorder.sites
-
-
-def _weighted(program: Program, batch: Batch, weight: float | Tensor) -> None:
-    if isinstance(weight, torch.Tensor) or weight != 1:
-        with WeightLatents(weight):
-            program(batch)
-    else:
+    plain = not isinstance(weight, Tensor) and weight == 1
+    with (
+        recorder,
+        pyro.plate("particles", particles, dim=-2) if particles > 1 else nullcontext(),
+        nullcontext() if plain else WeightLatents(weight),
+    ):
         program(batch)
+    return recorder.sites

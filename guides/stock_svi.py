@@ -6,7 +6,7 @@ import pyro
 from torch import nn
 from torch.distributions import constraints
 
-from guides.refine import Rows
+from guides.free import Rows
 from guides.sites import Program
 from ppl_models.batch import Batch, UsageError
 

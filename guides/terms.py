@@ -12,7 +12,7 @@ from guides.families import gaussian_kl
 from guides.sites import Program, Site, full_precision, run_program
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["Terms", "check_pair", "terms", "terms_of"]
+__all__ = ["Terms", "check_pair", "run_pair", "terms", "terms_of"]
 
 
 class Terms(NamedTuple):
@@ -24,7 +24,8 @@ class Terms(NamedTuple):
             the sampled log q(z given x) - log p(z).
         scaled_log_likelihood: The log-likelihood under the scales of the sites, for losses; what is reported is free
             of scales.
-        scaled_kl: The sum of the KL terms under the scales of the sites, likewise.
+        scaled_kl: The sum of the KL terms under the scales of the sites, likewise; a closed form has the guide's, as
+            in Pyro, a sampled one the guide's and the model's.
     """
 
     log_likelihood: Tensor
@@ -66,10 +67,17 @@ def terms(
     Raises:
         UsageError: The sites of the pair do not match, a site has the wrong shape, or a latent has no density.
     """
+    inferred, generated = run_pair(model, guide, batch, particles=particles, weight=weight)
+    return terms_of(inferred, generated, shape=(particles, len(batch.index)), closed_form=closed_form)
+
+
+def run_pair(
+    model: Program, guide: Program, batch: Batch, *, particles: int = 1, weight: float | Tensor = 1.0
+) -> tuple[dict[str, Site], dict[str, Site]]:
+    """The sites of the guide, and of the model at the guide's latents; the arguments are those of `terms`."""
     inferred = run_program(guide, batch, weight=weight, particles=particles)
     values = {name: site.value for name, site in inferred.items()}
-    generated = run_program(model, batch, values=values, weight=weight, particles=particles)
-    return terms_of(inferred, generated, shape=(particles, len(batch.index)), closed_form=closed_form)
+    return inferred, run_program(model, batch, values=values, weight=weight, particles=particles)
 
 
 def terms_of(

@@ -26,17 +26,23 @@ class Gaussian(nn.Module):
 
     Args:
         variance: The observation variance :math:`\sigma^2`; where it is learned, its value at the start.
-        learned: Whether the (log-)variance is a parameter.
+        learned: Whether its logarithm is a parameter. What is stored is a tenth of that: Adam moves a parameter by
+            its learning rate at most, and this one has to keep up with residuals that halve in a few hundred steps.
     """
 
     def __init__(self, *, variance: float = 0.01, learned: bool = False) -> None:
         super().__init__()
         self.variance, self.learned = variance, learned
-        log_variance = torch.tensor(math.log(variance))
+        tenth = torch.tensor(math.log(variance) / 10)
         if learned:
-            self.log_variance = nn.Parameter(log_variance)
+            self.tenth = nn.Parameter(tenth)
         else:
-            self.register_buffer("log_variance", log_variance)
+            self.register_buffer("tenth", tenth)
+
+    @property
+    def log_variance(self) -> Tensor:
+        r""":math:`\log \sigma^2`, a scalar."""
+        return 10 * self.tenth
 
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
         """Distribution over `(*leading)` images from `outputs` `(*leading, C, H, W)`, before the sigmoid."""

@@ -7,8 +7,9 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from guides.echo import echo_of
+from guides.free import Rows
 from guides.objectives import ELBO
-from guides.refine import Rows
 from guides.sites import Program, run_program
 from guides.terms import terms
 from ppl_models import Batch, UsageError
@@ -34,8 +35,8 @@ def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> No
     Raises:
         UsageError: One line that says what is wrong.
     """
-    family = getattr(guide, "family", None)
-    size = max(size, getattr(family, "depth", 0) + 1)  # Echo noise is made of so many others
+    if echo_of(guide) is not None:
+        size = max(size, echo_of(guide).depth + 1)
     first = data.train.first(min(size, len(data.train)))
     if isinstance(guide, Rows):
         guide.check_rows(first.index, batch=len(first))
@@ -49,8 +50,8 @@ def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> No
             if isinstance(program, nn.Module):
                 program.eval()  # dropout would make two runs differ
         with torch.no_grad():
-            if hasattr(family, "remember"):
-                guide.remember(batch)
+            if echo_of(guide) is not None:
+                echo_of(guide).remember(guide.start(batch), batch.index)
             _check_particles(model, guide, batch)
             _check_order(model, guide, batch)
         _check_host_reads(model, guide, batch)

@@ -15,8 +15,9 @@ from pathlib import Path
 from torch import Tensor
 
 from guides import Amortized, Diagonal, Free, SemiAmortized
+from guides.echo import echo_of
 from guides.families import has_density
-from guides.refine import Rows
+from guides.free import Rows
 from guides.semi_amortized import REFINEMENT
 from ppl_models import UsageError
 from runners import svi
@@ -35,11 +36,13 @@ class Comparison:
         elbo: The bound of each image by the fit's name, `(images,)`.
         kl: Its KL term likewise.
         seconds: What inference and the bound took for each image.
+        echo: Those whose bound is about the marginal of their own codes as the prior.
     """
 
     elbo: dict[str, Tensor]
     kl: dict[str, Tensor]
     seconds: dict[str, float]
+    echo: tuple[str, ...] = ()
 
     def difference(self, name: str) -> tuple[float, float]:
         """The mean of a fit's bound minus the first one's, image by image, and its standard error."""
@@ -57,6 +60,7 @@ class Comparison:
             if name != names[0]:
                 line += "  {:+.2f} ± {:.2f}".format(*self.difference(name))
             lines.append(line)
+        lines += [f"{name}: Echo's bound has the marginal of its codes as prior, not the model's" for name in self.echo]
         return "\n".join(lines)
 
 
@@ -78,16 +82,17 @@ def compare(
         raise UsageError("compare: expected at least one fit, all with the same test images")
     test = fits[0].data.test
     chosen = test.first(min(images, len(test)))
-    elbo, kl, seconds = {}, {}, {}
+    elbo, kl, seconds, echo = {}, {}, {}, ()
     for position, fit in enumerate(fits):
         name = names[position] if names else type(fit.guide).__name__
         name = f"{name} {position + 1}" if name in elbo else name
         free = isinstance(fit.guide, Rows)
+        echo += () if echo_of(fit.guide) is None else (name,)
         started = time.monotonic()
         parts = fit.bounds(chosen, updates=updates if free else None)
         elbo[name], kl[name] = parts.elbo.double().cpu(), parts.kl.double().cpu()  # waits for the device
         seconds[name] = (time.monotonic() - started) / len(chosen)
-    return Comparison(elbo, kl, seconds)
+    return Comparison(elbo, kl, seconds, echo)
 
 
 def _refined(fit: Fit, updates: int, *, where: str) -> Fit:

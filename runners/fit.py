@@ -16,13 +16,16 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from guides.evidence import bounds, inferred, log_evidence
+from guides.echo import echo_of
+from guides.evidence import bounds, log_evidence, posterior_for
+from guides.free import Rows
 from guides.objectives import ELBO, Objective
-from guides.refine import Adam, Refinement, Rows
+from guides.refine import Refinement
+from guides.rules import Adam
 from guides.sites import FiniteSites, Program
 from guides.terms import Terms
 from ppl_models import Batch, UsageError
-from runners import summary
+from runners import pictures, summary
 from runners.blueprint import describe
 from runners.data import DataSet
 from runners.inference import InferenceStep, evaluating
@@ -42,7 +45,7 @@ REPORT = Refinement(steps=200, rule=Adam(lr=0.1, betas=(0.8, 0.95)), final=0.01,
 
 
 REMEMBERED = 1000
-"""Training data whose codes a guide may remember for evaluation, as Echo does."""
+"""Training data of whose codes Echo noise is made in evaluation."""
 
 
 def default_device() -> torch.device:
@@ -129,6 +132,8 @@ class Fit:
             raise UsageError(f"expected a model and a guide, found {type(model).__name__} and {type(guide).__name__}")
         if isinstance(self.guide, Rows):
             self.guide.check_rows(self.data.train.index, batch=batch)
+        if (echo := echo_of(self.guide)) is not None:
+            echo.check_batch(batch)
         self.origin, self.progress, self.stopped = dict(origin or {}), progress, None
         self.folder = None if out is None else RunFolder(Path(out))
         self.history = History()
@@ -195,7 +200,7 @@ class Fit:
 
         Args:
             guide: The guide.
-            objective: By default this fit's.
+            objective: By default a copy of this fit's, with its multiplier where it has one.
             copy_model: Whether the new fit gets a copy of the model, so that this one's stays as it is.
             settings: Those of `Fit`, by default this fit's; `train_model=False` freezes the model.
         """
@@ -205,7 +210,7 @@ class Fit:
 
     def posterior(self, batch: Batch, *, updates: int | None = None, rows: bool = False) -> Program:
         """The guide for a batch; free rows start from the prior, or with `rows` from the table, and are refined."""
-        return inferred(self.model, self.guide, batch, **self._refinement(updates, rows=rows))
+        return posterior_for(self.model, self.guide, batch, **self._refinement(updates, rows=rows))
 
     def bounds(
         self, images: Any, *, particles: int = 1, updates: int | None = None, rows: bool = False, size: int = 500
@@ -245,7 +250,7 @@ class Fit:
 
     def show(self) -> Figure:
         """Test images, their reconstructions and samples from the prior, in one picture."""
-        return summary.image_figures(self)["images"]
+        return pictures.image_figures(self)["images"]
 
     def report(self, **settings: Any) -> dict[str, Any]:
         """Write result.json, the pictures and report.html into the run folder; returns the final figures.
@@ -331,15 +336,18 @@ class Fit:
             pyro.validation_enabled(False),
             torch.no_grad(),
         ):
-            if hasattr(getattr(self.guide, "family", None), "remember"):
+            if hasattr(self.objective, "before_step"):
+                self._step.before(self.history.step, max(self.settings["steps"], 1))
+            echo = echo_of(self.guide)
+            if echo is not None:
                 first = self.data.train.first(min(REMEMBERED, len(self.data.train)))
-                self.guide.remember(next(first.in_order(REMEMBERED)))
+                batch = next(first.in_order(REMEMBERED))
+                echo.remember(self.guide.start(batch), batch.index)
             yield
 
     def _try(self) -> None:
         """Run the pieces once on two images: what does not fit is refused before a folder is made."""
         with self.aside():
-            self._step.before(0, max(self.settings["steps"], 1))
             self.objective(
                 self.model, self.guide, next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
             )
@@ -365,7 +373,8 @@ class Fit:
         refinement = REPORT if free else own
         if updates is not None:
             refinement = replace(refinement, steps=updates)
-        return {"refinement": refinement, "start": self.guide.fresh if free and not rows else self.guide.start}
+        start = self.guide.fresh if free and not rows else self.guide.start
+        return {"refinement": refinement, "objective": self.objective, "start": start}
 
     def _save_checkpoint(self) -> None:
         for program in (self.model, self.guide):
@@ -394,4 +403,4 @@ class Fit:
 
     def _picture(self, step: int) -> None:
         if step % max(self.settings["steps"] // self.settings["pictures"], 1) == 0:
-            summary.draw_predictive(self, step)
+            pictures.draw_predictive(self, step)

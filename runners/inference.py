@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
 
+from guides.free import Rows
+from guides.iwae import IWAE
 from guides.objectives import Objective
-from guides.refine import At, Rows, refine
-from guides.sites import Program
+from guides.refine import refine
+from guides.sites import At, Program
 from guides.terms import Terms
 from ppl_models import Batch
 
@@ -66,20 +69,23 @@ class InferenceStep:
 
     def _alternating(self, batch: Batch) -> tuple[Tensor, Terms]:
         """The batch's own parameters first, where they are refined; then the networks."""
-        guide = self.guide if self.refinement is None else self._refined(batch)
+        guide = self.guide if self.refinement is None else self.refined(batch)
         with torch.set_grad_enabled(bool(self.trained)):
             loss, parts = self.objective(self.model, guide, batch)
         self._descend(loss, [])
         return loss, parts
 
-    def _refined(self, batch: Batch) -> At:
-        """The guide at its parameters for this batch after the gradient steps."""
+    def refined(self, batch: Batch) -> At:
+        """The guide at its parameters for this batch after the gradient steps, which a guide with rows then keeps."""
         guide, exact = self.guide, getattr(self.guide, "exact", False)
-        params = guide.start(batch)
+        params, objective = guide.start(batch), self.objective
+        if exact and isinstance(objective, IWAE):
+            # The other estimators detach what a second derivative has to pass through.
+            objective = replace(objective, gradient="plain")
         refined, memory = refine(
             self.model,
             guide,
-            self.objective,
+            objective,
             batch,
             params,
             refinement=self.refinement,

@@ -265,8 +265,8 @@ def check_options(given: Options, options: Options) -> None:
             raise UsageError("--conditional: the ladder reads no labels; expected --model conv, mlp or deep")
         if options["guide"] in ("free", "semi-amortized"):
             raise UsageError(
-                f"--guide {options['guide']}: the ladder infers z2 from sampled z1, so that an image has no parameters "
-                "for z2 to be kept or refined; expected --guide amortized"
+                f"--guide {options['guide']}: keeps or refines parameters of one latent, the ladder has two; expected "
+                "--guide amortized"
             )
         if options["family"] != "diagonal":
             raise UsageError(f"--family {options['family']}: the ladder's guide is diagonal in each layer")
@@ -283,5 +283,7 @@ def check_options(given: Options, options: Options) -> None:
         raise UsageError("--evidence: Echo has a rate but no density, which importance weights need")
     if options["family"] == "echo" and options["batch"] < 2:
         raise UsageError("--batch 1: Echo noise is made of the other images of a batch, expected at least 2")
+    if options["constraint"] == "squared-error" and "target" not in given and options["target"] == DEFAULTS["target"]:
+        raise UsageError("--constraint squared-error: needs a --target, the largest squared error of an image")
     if options["guide"] == "semi-amortized" and options["local_rule"] == "adam" and not options["first_order"]:
         raise UsageError("--local-rule adam: exact gradients through the updates need sgd, or add --first-order")

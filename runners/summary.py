@@ -4,20 +4,22 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from guides.refine import Rows
+from guides.echo import echo_of
+from guides.free import Rows
 from guides.terms import Terms
-from ppl_models import Batch, Bernoulli, Gaussian
+from ppl_models import Bernoulli, Gaussian
 from runners import figures
-from runners.predictive import interpolation, latents, predictive
+from runners.pictures import image_figures
+from runners.predictive import predictive
 
 if TYPE_CHECKING:
     from runners.fit import Fit
 
-__all__ = ["draw_predictive", "image_figures", "lines", "mean_and_error", "result", "write"]
+__all__ = ["lines", "mean_and_error", "result", "write"]
 
+ECHO = "the marginal q(z) of the codes, not the model's"
 GREY = "Bernoulli on grey values: not comparable with binary images"
 
 
@@ -36,7 +38,8 @@ def result(
     Returns:
         `train`, means of the last 1000 steps, `test` and, with a free guide, `train_refined`, each with `elbo`,
         `log_likelihood` and `kl`, and the last two with standard errors (`_se`) over the images. Also `evidence` where
-        asked for, what is known of a `gaussian` likelihood, and the objective's `remark` where it has one.
+        asked for, what is known of a `gaussian` likelihood, and the objective's `remark` where it has one. With Echo,
+        `prior` says that the bound is about another prior than the model's.
     """
     free, refined = isinstance(fit.guide, Rows), getattr(fit.guide, "refinement", None) is not None
     count = min(images or (1000 if refined else len(fit.data.test)), len(fit.data.test))
@@ -45,6 +48,7 @@ def result(
         "data": fit.data.name,
         "binarize": fit.data.binarize,
         **({"likelihood": GREY} if grey else {}),
+        **({"prior": ECHO} if echo_of(fit.guide) is not None else {}),
         "steps": fit.history.step,
         "seconds": round(fit.history.seconds, 1),
         "train": fit.history.final(),
@@ -70,8 +74,8 @@ def write(fit: "Fit", **settings: Any) -> dict[str, Any]:
     """Write result.json, the pictures and report.html into a fit's run folder; returns the final figures."""
     found = result(fit, **settings)
     fit.folder.write_json("result.json", found)
-    pictures = {"curves": figures.curves(fit.history.rows), **image_figures(fit)}
-    for name, figure in pictures.items():
+    drawn = {"curves": figures.curves(fit.history.rows), **image_figures(fit)}
+    for name, figure in drawn.items():
         figures.save(figure, fit.folder.path / f"{name}.png")
     figures.report(fit.folder.path)
     return found
@@ -98,62 +102,16 @@ def lines(found: dict[str, Any]) -> list[str]:
         said += [
             f"{'variance':>14}  {gaussian['variance']:.5f}  mean squared error {squares}  "
             f"test RMSE {gaussian['test_rmse']:.4f}",
-            f"{'course':>14}  loss {gaussian['course_loss']:.2f} at sigma^2 {gaussian['course_sigma2']:.3g}, that "
-            "variance by the number of pixels and channels",
+            f"{'course':>14}  loss {gaussian['course_loss']:.2f} at sigma^2 {gaussian['course_sigma2']:.3g}, the "
+            "variance divided by the number of pixels and channels",
         ]
     return said + ([found["remark"]] if "remark" in found else [])
-
-
-def image_figures(fit: "Fit") -> dict[str, Figure]:
-    """Test images with reconstructions and samples from the prior, and paths between codes."""
-    with fit.aside():
-        batch = _shown(fit)
-        posterior = fit.posterior(batch)
-        again, samples = _predictives(fit, batch, posterior)
-        panels = {"data": batch.x, "reconstructions": again.mean, "samples": samples.mean}
-        drawn = {"images": figures.panels(panels)}
-        if len(batch.index) > 1:
-            strips, weights = interpolation(fit.model, posterior, batch)
-            drawn["interpolation"] = figures.interpolation(strips[:8], weights=weights)
-        if hasattr(fit.model, "classes"):
-            drawn["classes"] = _classes(fit)
-        return drawn
-
-
-def draw_predictive(fit: "Fit", step: int) -> None:
-    """Draw pixels, not means, from the posterior and the prior predictive into the run folder."""
-    with fit.aside():
-        batch = _shown(fit)
-        again, samples = _predictives(fit, batch, fit.posterior(batch))
-        panels = {"data": batch.x, "posterior predictive": again.sample(), "prior predictive": samples.sample()}
-        figures.save(figures.panels(panels), fit.folder.path / f"predictive_{step:06d}.png")
-        if hasattr(fit.model, "classes"):
-            figures.save(_classes(fit), fit.folder.path / f"classes_{step:06d}.png")
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
     """The mean of `(n,)` values and its standard error, which is not a number where n is 1."""
     values = values.double()
     return float(values.mean()), float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
-
-
-def _shown(fit: "Fit") -> Batch:
-    return next(fit.data.test.first(min(32, len(fit.data.test))).in_order(32))
-
-
-def _predictives(fit: "Fit", batch: Batch, posterior: Any) -> tuple[Any, Any]:
-    # Where the guide knows the marginal q(z) that its bound is about, as Echo does, that is the prior.
-    prior = fit.guide.marginal if hasattr(getattr(fit.guide, "family", None), "marginal") else fit.model
-    return predictive(fit.model, posterior, batch), predictive(fit.model, prior, batch._replace(x=None))
-
-
-def _classes(fit: "Fit", samples: int = 10) -> Figure:
-    """A row of samples for each class; a column shares its latents, so that styles can be told from classes."""
-    classes = fit.model.classes
-    y = torch.arange(classes, device=fit.device).repeat_interleave(samples)
-    z = latents(fit.model, Batch(None, y[:samples], torch.arange(samples, device=fit.device)))
-    means = fit.model.decode(z.repeat(classes, 1), y).mean.unflatten(0, (classes, samples))
-    return figures.reconstruction_rows({str(label): row for label, row in enumerate(means)})
 
 
 @torch.no_grad()

@@ -1,13 +1,15 @@
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 from toys import batch_of, general_ppca, orthogonal_ppca, sampled
 
 from guides import Constrained, Diagonal, Free
-from guides.refine import At
-from ppl_models import UsageError
+from guides.sites import At
+from ppl_models import Batch, UsageError
 
 
 def pair(count: int = 6) -> tuple[nn.Module, At, object]:
@@ -131,6 +133,25 @@ def test_a_runaway_multiplier_is_recognised_and_a_working_one_is_not() -> None:
     assert objective.remark(rows([-160.0 + n for n in steps], [30 + n for n in steps], -60.0)) is None
 
 
+def test_squared_error_of_scalar_observations_is_per_datum() -> None:
+    def model(batch: Batch) -> None:
+        with pyro.plate("data", len(batch.index)):
+            z = pyro.sample("z", dist.Normal(batch.x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(0.0 * z, 1.0), obs=batch.x)
+
+    def guide(batch: Batch) -> None:
+        with pyro.plate("data", len(batch.index)):
+            pyro.sample("z", dist.Normal(batch.x, 1.0))
+
+    batch = batch_of(torch.randn(50))
+    objective = Constrained(0.0, constraint="squared_error")
+    objective(model, guide, batch)
+    torch.testing.assert_close(objective.violation, batch.x.square().mean())
+
+
 def test_bad_settings_are_refused() -> None:
+    for settings in ({"initial": 0.0}, {"decay": 1.0}, {"target": -1.0, "constraint": "squared_error"}):
+        with pytest.raises(UsageError, match="expected a squared error"):
+            Constrained(**settings)
     with pytest.raises(UsageError, match="squared_error"):
         Constrained(constraint="l2")

@@ -163,3 +163,11 @@ def test_families_start_at_the_prior(scale: str) -> None:
     start = family.distribution(family.initial())
     torch.testing.assert_close(start.mean, torch.zeros(3))
     torch.testing.assert_close(start.stddev, torch.ones(3))
+
+
+def test_a_clipped_step_is_no_longer_than_the_clip_and_keeps_its_direction() -> None:
+    grads = {"a": torch.tensor([[3.0, 0.0], [0.3, 0.0]]), "b": torch.tensor([[4.0], [0.4]])}
+    params = {name: torch.zeros_like(grad) for name, grad in grads.items()}
+    updated, _ = SGD(lr=1.0, clip=1.0).update(params, grads, {}, 1.0)
+    torch.testing.assert_close(updated["a"], torch.tensor([[-0.6, 0.0], [-0.3, 0.0]]))
+    torch.testing.assert_close(updated["b"], torch.tensor([[-0.8], [-0.4]]))

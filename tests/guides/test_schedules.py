@@ -3,6 +3,7 @@ import math
 import pytest
 
 from guides import CyclicalSchedule, LinearSchedule, SigmoidSchedule
+from ppl_models import UsageError
 from runners.blueprint import describe, rebuild
 
 
@@ -26,6 +27,16 @@ def test_sigmoid_starts_and_ends_exactly_and_is_symmetric() -> None:
 def test_cyclical_rises_again_and_again() -> None:
     schedule = CyclicalSchedule(cycles=2, rise=0.5)
     assert [schedule(n, 80) for n in (0, 10, 20, 30, 40, 50, 60)] == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0]
+
+
+def test_settings_that_give_no_schedule_are_refused() -> None:
+    for make in (
+        lambda: LinearSchedule(over=0.0),
+        lambda: CyclicalSchedule(cycles=0),
+        lambda: CyclicalSchedule(rise=0),
+    ):
+        with pytest.raises(UsageError, match="expected"):
+            make()
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,10 @@ import torch
 from torch import Tensor
 
 from guides import ELBO, Amortized, Diagonal, terms
-from guides.refine import Params
 from guides.sites import run_program
 from ppl_models import CVAE, VAE, Batch, ConvDecoder, Gaussian, MLPDecoder, MLPEncoder, UsageError
 from runners.blueprint import describe, rebuild
 from runners.check import check
-
-
-class Conditional(Amortized):
-    """q(z given x, y)."""
-
-    def start(self, batch: Batch) -> Params:
-        features = self.encoder(batch.x, batch.y)
-        return {name: head(features).to(batch.x.dtype) for name, head in self.heads.items()}
 
 
 def model(*, classes: int = 3) -> CVAE:
@@ -28,7 +19,7 @@ def model(*, classes: int = 3) -> CVAE:
 
 
 def guide(*, classes: int = 3) -> Amortized:
-    return Conditional(encoder=MLPEncoder(shape=(1, 8, 8), hidden=(16,), classes=classes), family=Diagonal(2))
+    return Amortized(encoder=MLPEncoder(shape=(1, 8, 8), hidden=(16,), classes=classes), family=Diagonal(2))
 
 
 def labelled(size: int = 6, **like: object) -> Batch:

@@ -21,7 +21,7 @@ from runners.compare import compare
 from runners.data import DataSet
 from runners.fit import Fit
 from runners.inference import InferenceStep
-from runners.summary import image_figures
+from runners.pictures import image_figures
 
 quiet = partial(svi.fit, progress=False, batch=20, every=10)
 JOINT = Refinement(steps=1, rule=Adam(lr=1e-2, betas=(0.9, 0.9)), decay=0.0, keep_moments=True, joint=True)
