@@ -1,4 +1,5 @@
 import copy
+import itertools
 import re
 from dataclasses import replace
 from functools import partial
@@ -84,7 +85,7 @@ def test_svi_on_ppca_reaches_the_exact_posterior_and_the_evidence() -> None:
     torch.testing.assert_close(reached.variance, exact.variance, rtol=0.1, atol=0)
     fit = Fit(model, guide, data, train_model=False, progress=False, batch=20)
     gap = model.evidence(data.test.x) - fit.bounds(data.test, particles=500).elbo
-    assert 0 < gap.mean() < 0.05
+    assert -3 * gap.std() / len(gap) ** 0.5 < gap.mean() < 0.05
 
 
 def test_training_the_model_by_svi_recovers_the_evidence_of_ppca() -> None:
@@ -157,25 +158,22 @@ def test_bf16_keeps_densities_and_parameters_in_float32(monkeypatch: pytest.Monk
 
 
 def test_reported_noise_is_not_the_refinements() -> None:
-    """With few updates of many, judged on the refinement's own noise the bound would be flattered."""
-    model = general_ppca()
+    """Judged on the noise that it was refined on, a bound would be flattered."""
+    noises = []
+
+    class Recording(Free):
+        def sample(self, batch: Batch, params: dict[str, Tensor]) -> Tensor:
+            z = super().sample(batch, params)
+            noises.append(((z - params["loc"]) / params["log"].exp()).detach())
+            return z
+
+    model = orthogonal_ppca()
     data = points(sampled(model, 40), sampled(model, 40))
-    fit = Fit(model, Free(40, family=Diagonal(2)).double(), data, train_model=False, progress=False, batch=20)
-    parts = fit.bounds(data.test, updates=200, particles=1)
-    error = parts.elbo.std() / 40**0.5
-    assert (model.evidence(data.test.x) - parts.elbo).mean() > -2 * error
-
-
-OBJECTIVES = {
-    "annealed": (lambda: ELBO(lambda step, steps: step / steps, particles=2), {"kl_weight"}),
-    "free bits": (lambda: ELBO(free_bits=1.0), set()),
-    "constrained": (lambda: Constrained().to("meta"), {"lagrange_multiplier", "violation"}),
-    "moving average": (
-        lambda: Constrained(2.0, constraint="squared_error", rule="moving_average").to("meta"),
-        {"lagrange_multiplier", "violation"},
-    ),
-    "iwae": (lambda: IWAE(3), {"iwae"}),
-}
+    fit = Fit(model, Recording(40, family=Diagonal(2)).double(), data, train_model=False, progress=False, batch=20)
+    fit.bounds(data.test, updates=5, size=20)
+    assert len(noises) == 2 * (5 + 1)
+    for one, other in itertools.combinations(noises, 2):
+        assert (one - other).abs().min() > 1e-6
 
 
 @guides
