@@ -176,6 +176,18 @@ def test_reported_noise_is_not_the_refinements() -> None:
         assert (one - other).abs().min() > 1e-6
 
 
+OBJECTIVES = {
+    "annealed": (lambda: ELBO(lambda step, steps: step / steps, particles=2), {"kl_weight"}),
+    "free bits": (lambda: ELBO(free_bits=1.0), set()),
+    "constrained": (lambda: Constrained().to("meta"), {"lagrange_multiplier", "violation"}),
+    "moving average": (
+        lambda: Constrained(2.0, constraint="squared_error", rule="moving_average").to("meta"),
+        {"lagrange_multiplier", "violation", "violation_average"},
+    ),
+    "iwae": (lambda: IWAE(3), {"iwae"}),
+}
+
+
 @guides
 @pytest.mark.parametrize(("objective", "logged"), OBJECTIVES.values(), ids=OBJECTIVES.keys())
 def test_a_step_never_reads_a_tensor_on_the_host(make: object, objective: object, logged: set[str]) -> None:
