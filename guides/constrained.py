@@ -16,6 +16,10 @@ from ppl_models.batch import Batch, UsageError
 __all__ = ["Constrained"]
 
 
+CLIP = 0.005
+"""The largest step of log λ by the moving average: one of exp(± 0.1) in 20 steps."""
+
+
 class Constrained(nn.Module):
     r"""Least KL under a constraint: minimise :math:`KL + \lambda\, v` while :math:`\lambda \ge 0` maximises it.
 
@@ -23,7 +27,7 @@ class Constrained(nn.Module):
     multiplier moves after each optimiser step, by the violation of the same forward pass:
 
     - `"softplus"`: :math:`\lambda = \mathrm{softplus}(a)`, gradient ascent on a with step size `lr`;
-    - `"moving_average"`: :math:`\log \lambda \mathrel{+}= \mathrm{clip}(\mathrm{lr} \cdot \bar v, \pm 0.1)`, with
+    - `"moving_average"`: :math:`\log \lambda \mathrel{+}= \mathrm{clip}(\mathrm{lr} \cdot \bar v, \pm 0.005)`, with
       :math:`\bar v` the moving average of the violation (Rezende and Viola 2018, arXiv:1810.00597; the clip keeps a
       bad start from carrying λ away).
 
@@ -31,7 +35,7 @@ class Constrained(nn.Module):
         target: t, in nats per datum, or in squared units per datum.
         constraint: What is constrained.
         rule: How the multiplier moves.
-        lr: Its step size, by default 1e-3, the course's, or 1e-4 for the moving average.
+        lr: Its step size, by default 1e-3, the course's, or 3e-4 for the moving average.
         initial: Where it starts.
         decay: Of the moving average.
         particles: Samples of the latents per datum.
@@ -61,7 +65,7 @@ class Constrained(nn.Module):
             )
         self.target, self.constraint, self.rule = target, constraint, rule
         self.lr, self.initial, self.decay, self.particles = lr, initial, decay, particles
-        self.step_size = lr if lr is not None else 1e-3 if rule == "softplus" else 1e-4
+        self.step_size = lr if lr is not None else 1e-3 if rule == "softplus" else 3e-4
         raw = math.log(math.expm1(initial)) if rule == "softplus" else math.log(initial)
         self.register_buffer("raw", torch.tensor(raw))
         self.register_buffer("average", torch.zeros(()))
@@ -94,7 +98,7 @@ class Constrained(nn.Module):
             # The ascent step on a: the derivative of softplus is the logistic function.
             self.raw += self.step_size * self.violation * self.raw.sigmoid()
         else:
-            self.raw += (self.step_size * self._average()).clamp(-0.1, 0.1)
+            self.raw += (self.step_size * self._average()).clamp(-CLIP, CLIP)
 
     def logged(self) -> dict[str, Tensor]:
         """The multiplier as it stands, the violation that moved it, and its average where the rule has one."""

@@ -119,10 +119,11 @@ PRESETS: dict[str, Options] = {
     "s8": {
         "guide": "amortized",
         "model": "deep",
-        "latents": 64,
+        "latents": 32,
         "likelihood": "gaussian",
+        # Near the variance of the pixels: from far below, Adam remembers the huge first gradients for a long time.
+        "sigma2": 0.05,
         "learn_sigma2": True,
-        "betas": [0.9, 0.999],
         "batch": 32,
         "pictures": 10,
         "steps": 2000,
@@ -209,7 +210,7 @@ def parser(page: str | None) -> Parser:
     add("--target", type=number, help="of the constraint, per image (default: -90 nats)")
     add("--constraint", choices=["log-likelihood", "squared-error"], help="at least, or at most, the target")
     add("--multiplier", choices=["softplus", "moving-average"], help="the rule by which the multiplier moves")
-    add("--multiplier-lr", type=positive_number, help="and its step size (default: 1e-3; moving-average: 1e-4)")
+    add("--multiplier-lr", type=positive_number, help="and its step size (default: 1e-3; moving-average: 3e-4)")
     add("--particles", type=positive, help="samples of the latents per image (default: 1; iwae: 5)")
     add("--gradient", choices=["dreg", "stl", "plain"], help="estimator of the iwae guide's gradient")
     add = parser.add_argument_group("the optimiser").add_argument

@@ -128,7 +128,7 @@ def _gaussian(fit: "Fit", elbo: float, images: int, updates: int | None) -> dict
     for name, split in (("train", fit.data.train), ("test", fit.data.test)):
         with fit.aside():
             squares = []
-            for batch in split.first(min(images, len(split))).in_order(500):
+            for batch in split.first(min(max(images, 1000), len(split))).in_order(500):
                 posterior = fit.posterior(batch, updates=updates)
                 squares.append((batch.x - predictive(fit.model, posterior, batch).mean).square().flatten(1).mean(1))
             errors[name] = float(torch.cat(squares).mean())
