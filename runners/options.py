@@ -225,7 +225,7 @@ def parser(page: str | None) -> Parser:
     add("--pictures", type=natural, help="how many pictures of predictive samples to draw during training")
     add("--images", type=positive, help="test images of the final figures (default: all; 1000 where they are refined)")
     add("--updates", type=positive, help="updates of each of them (default: free 200; semi-amortized: --local-steps)")
-    add("--evidence", type=positive, metavar="SAMPLES", help="importance-sample log p(x) of 1000 of them")
+    add("--evidence", type=positive, metavar="SAMPLES", help="importance-sample log p(x) of them, by default of 1000")
     return parser
 
 

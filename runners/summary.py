@@ -33,7 +33,7 @@ def result(
         images: How many test images, the first ones; by default all, and 1000 where they are refined.
         updates: Gradient steps where the guide refines. Free rows take 200 by default: `test` starts them from the
             prior, `train_refined`, the first training images, from where training left them if it kept them.
-        evidence: Importance samples per image for log p(x) on the first 1000 test images; by default none.
+        evidence: Importance samples per image for log p(x) on the first `images`, here by default 1000; or none.
 
     Returns:
         `train`, means of the last 1000 steps, `test` and, with a free guide, `train_refined`, each with `elbo`,
@@ -62,7 +62,7 @@ def result(
     if isinstance(getattr(fit.model, "likelihood", None), Gaussian):
         found["gaussian"] = _gaussian(fit, found["test"]["elbo"], count, updates)
     if evidence:
-        first = fit.data.test.first(min(images or 1000, 1000, len(fit.data.test)))
+        first = fit.data.test.first(min(images or 1000, len(fit.data.test)))
         values = fit.log_evidence(first, samples=evidence, updates=updates)
         mean, error = mean_and_error(values)
         found["evidence"] = {"log_evidence": mean, "log_evidence_se": error, "images": len(values), "samples": evidence}

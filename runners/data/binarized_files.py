@@ -37,6 +37,9 @@ UNREADABLE = (
 def fixed_binarized_mnist(path: Path | str, *, all_train: bool = False) -> DataSet:
     """Return the fixed binarisation, 1×28×28, unlabelled: 50 000 + 10 000 + 10 000, or what the files hold.
 
+    In the files digits of a kind lie together. Here each split is in a random order, the same each time, so that its
+    first images are a fair sample.
+
     Args:
         path: A .npz file with the arrays train, valid and test, 784 columns of 0 and 1 or the same packed into 98
             bytes a row; or a folder with binarized_mnist.npz or with binarized_mnist_{train,valid,test}.amat.
@@ -55,7 +58,7 @@ def fixed_binarized_mnist(path: Path | str, *, all_train: bool = False) -> DataS
     if all_train:
         bits = [np.concatenate(bits[:2]), bits[2]]
     index = torch.arange(sum(map(len, bits))).split([len(part) for part in bits])
-    splits = [Images(_pixels(part), None, rows) for part, rows in zip(bits, index, strict=True)]
+    splits = [Images(_shuffled(_pixels(part)), None, rows) for part, rows in zip(bits, index, strict=True)]
     return DataSet("fixed-binarized", splits[0], None if all_train else splits[1], splits[-1], binarize="fixed")
 
 
@@ -97,6 +100,10 @@ def _read_amat(path: Path) -> np.ndarray:
         if len(row) != PIXELS:
             raise UsageError(f"{path}, line {number}: found {len(row)} columns, expected {PIXELS}")
     return _unpacked(np.frombuffer(b"".join(rows), np.uint8).reshape(-1, PIXELS) - ord("0"), str(path))
+
+
+def _shuffled(pixels: Tensor) -> Tensor:
+    return pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))]
 
 
 def _pixels(bits: np.ndarray) -> Tensor:
