@@ -15,7 +15,7 @@ from toys import general_ppca, orthogonal_ppca, points, sampled
 
 from guides import ELBO, IWAE, SGD, Adam, Amortized, Constrained, Diagonal, Echo, Free, Refinement
 from guides.sites import Site
-from ppl_models import VAE, Batch, MLPDecoder, MLPEncoder, UsageError
+from ppl_models import VAE, Batch, Gaussian, MLPDecoder, MLPEncoder, UsageError
 from runners import svi
 from runners.check import check
 from runners.compare import compare
@@ -572,3 +572,40 @@ def test_a_picture_has_a_row_for_each_class(tmp_path: Path) -> None:
     assert {"classes.png", "classes_000002.png", "classes_000004.png"} <= {p.name for p in (tmp_path / "run").iterdir()}
     drawn = image_figures(fit)["classes"]
     assert {text.get_text() for text in drawn.findobj(Text)} - {""} == {"0", "1"}
+
+
+def test_the_courses_gaussian_loss_is_the_elbo_by_another_name() -> None:
+    r"""‖x - x̂‖² / (σ² d) + tr Σ + ‖μ‖² - d_z - log det Σ, by hand, with one sample for each image."""
+    decoder = MLPDecoder(latents=2, shape=(1, 8, 8), hidden=(16,))
+    model = VAE(decoder=decoder, likelihood=Gaussian(variance=0.03))
+    fit = quiet(model, small.amortized(), small.data_set(), steps=5)
+    losses = []
+
+    class Watched(nn.Module):
+        def forward(self, batch: Batch) -> Tensor:
+            params = fit.guide.start(batch)
+            z = fit.guide.sample(batch, params)
+            squares = (batch.x - model.decode(z).mean).square().flatten(1).sum(1)
+            variance = (2 * params["log"]).exp()
+            kl = variance.sum(1) + params["loc"].square().sum(1) - 2 - variance.log().sum(1)
+            losses.append(squares / (0.03 / 64 * 64) + kl)
+            return z
+
+    found = fit.result()["gaussian"]
+    fit.swap(Watched(), train_model=False).bounds(fit.data.test)
+    assert found["course_loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+    assert found["course_sigma2"] * 64 == pytest.approx(found["variance"])
+    assert found["variance"] == pytest.approx(0.03)
+
+
+def test_squared_errors_are_those_of_the_reconstructions() -> None:
+    decoder = MLPDecoder(latents=2, shape=(1, 8, 8), hidden=(16,))
+    model = VAE(decoder=decoder, likelihood=Gaussian(variance=0.05, learned=True))
+    optimizer = partial(torch.optim.Adam, lr=2e-3, betas=(0.9, 0.9))
+    fit = quiet(model, small.amortized(), small.data_set(), steps=2500, optimizer=optimizer)
+    found = fit.result()["gaussian"]
+    with torch.no_grad():
+        batch = next(fit.data.test.in_order(50))
+        means = model.decode(fit.guide(batch)).mean
+    assert found["test_rmse"] == pytest.approx((batch.x - means).square().mean().sqrt().item(), rel=0.05)
+    assert found["variance"] == pytest.approx(found["train_squared_error"], rel=0.05)  # what learning it leads to
