@@ -4,23 +4,12 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import batch_of, general_ppca, sampled
+from toys import VectorEncoder, batch_of, general_ppca, sampled
 
 from guides import ELBO, Amortized, Echo, Free, terms
 from guides.echo import EchoNoise, echo, largest_scale
 from guides.sites import run_program
 from ppl_models import Batch, UsageError
-
-
-class Encoder(nn.Module):
-    features = 8
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Linear(6, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).tanh()
 
 
 def random_params(count: int, latents: int = 3) -> dict[str, Tensor]:
@@ -198,7 +187,7 @@ def test_particles_have_orders_of_their_own() -> None:
 
 def pair(*, depth: int = 5) -> tuple[nn.Module, Amortized, Batch]:
     model = general_ppca(latents=3)
-    guide = Amortized(encoder=Encoder(), family=Echo(3, depth=depth)).double()
+    guide = Amortized(encoder=VectorEncoder(), family=Echo(3, depth=depth)).double()
     return model, guide, batch_of(sampled(model, 12))
 
 
@@ -216,7 +205,7 @@ def test_terms_take_the_stated_rate_under_the_sites_scale(closed_form: bool, par
 
 def test_other_families_state_no_rate() -> None:
     batch = batch_of(torch.randn(12, 6, dtype=torch.float64))
-    assert run_program(Amortized(encoder=Encoder()).double(), batch)["z"].rate is None
+    assert run_program(Amortized(encoder=VectorEncoder()).double(), batch)["z"].rate is None
     assert run_program(pair()[1], batch)["z"].rate.shape == (12,)
 
 

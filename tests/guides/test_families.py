@@ -4,7 +4,7 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
-from toys import batch_of, general_ppca, orthogonal_ppca, sampled
+from toys import VectorEncoder, batch_of, general_ppca, orthogonal_ppca, sampled
 
 from guides import Amortized, Diagonal, Echo, Flow, Free, FullRank, LowRank, terms
 from guides.families import gaussian_kl, sample_family
@@ -21,17 +21,6 @@ FAMILIES = {
     "echo": lambda: Echo(3, depth=4),
 }
 DENSITIES = [name for name in FAMILIES if name != "echo"]
-
-
-class Encoder(nn.Module):
-    features = 8
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Linear(6, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).tanh()
 
 
 def random_params(family: nn.Module, *batch: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -92,7 +81,7 @@ def test_initial_parameters_are_near_the_prior(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_parameter_gets_a_gradient_with_an_encoder(name: str) -> None:
     model = general_ppca(latents=3)
-    guide = Amortized(encoder=Encoder(), family=FAMILIES[name]()).double()
+    guide = Amortized(encoder=VectorEncoder(), family=FAMILIES[name]()).double()
     for particles in (1, 3):
         parts = terms(model, guide, batch_of(sampled(model, 6)), particles=particles)
         assert parts.elbo.shape == (particles, 6)
@@ -106,7 +95,7 @@ def test_every_parameter_gets_a_gradient_with_an_encoder(name: str) -> None:
 @pytest.mark.parametrize("make", ["free", "amortized"])
 def test_sampled_terms_equal_stock_pyros(name: str, make: str) -> None:
     model, family = general_ppca(latents=3), FAMILIES[name]()
-    guide = (Free(6, family=family) if make == "free" else Amortized(encoder=Encoder(), family=family)).double()
+    guide = (Free(6, family=family) if make == "free" else Amortized(encoder=VectorEncoder(), family=family)).double()
     batch = batch_of(sampled(model, 6))
     torch.manual_seed(3)
     expected = Trace_ELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1).loss(model, guide, batch)
@@ -275,7 +264,7 @@ def test_families_get_the_index_of_the_batch() -> None:
             return dist.Normal(params["loc"] + 100 * index.unsqueeze(-1), 0.1).to_event(1)
 
     batch = Batch(torch.randn(3, 6), None, torch.tensor([2, 0, 1]))
-    for guide in (Free(3, family=Shifted(2)), Amortized(encoder=Encoder(), family=Shifted(2))):
+    for guide in (Free(3, family=Shifted(2)), Amortized(encoder=VectorEncoder(), family=Shifted(2))):
         torch.testing.assert_close(guide(batch).div(100).round(), batch.index.unsqueeze(-1).expand(3, 2).float())
 
 

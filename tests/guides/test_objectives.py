@@ -5,29 +5,16 @@ import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
-from toys import batch_of, general_ppca, sampled
+from toys import VectorEncoder, batch_of, general_ppca, sampled
 
 from guides import ELBO, Amortized, Diagonal, terms
 from guides.sites import WeightLatents
 from ppl_models import VAE, Batch, UsageError
 
 
-class Linear(nn.Module):
-    """An encoder of vectors."""
-
-    features = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Linear(6, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).tanh()
-
-
 def linear_pair() -> tuple[nn.Module, nn.Module, Batch]:
     model = general_ppca()
-    return model, Amortized(encoder=Linear(), family=Diagonal(2)).double(), batch_of(sampled(model, 7))
+    return model, Amortized(encoder=VectorEncoder(), family=Diagonal(2)).double(), batch_of(sampled(model, 7))
 
 
 def image_pair() -> tuple[nn.Module, nn.Module, Batch]:

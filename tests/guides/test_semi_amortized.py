@@ -3,7 +3,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import batch_of, general_ppca, sampled
+from toys import VectorEncoder, batch_of, general_ppca, sampled
 
 from guides import ELBO, IWAE, SGD, Adam, Diagonal, Echo, Refinement, SemiAmortized, refine
 from guides.evidence import bounds
@@ -14,21 +14,8 @@ from runners.inference import InferenceStep
 STEPS = Refinement(steps=4, rule=SGD(lr=0.03, momentum=0.5), final=1.0, decay=0.0)
 
 
-class Vectors(nn.Module):
-    """An encoder of vectors."""
-
-    features = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).tanh()
-
-
 def guide(*, exact: bool = True, refinement: Refinement = STEPS) -> SemiAmortized:
-    return SemiAmortized(encoder=Vectors(), family=Diagonal(2), refinement=refinement, exact=exact).double()
+    return SemiAmortized(encoder=VectorEncoder(), family=Diagonal(2), refinement=refinement, exact=exact).double()
 
 
 def loss_after(model: nn.Module, made: SemiAmortized, batch: object, *, objective: object = None) -> Tensor:
@@ -116,4 +103,4 @@ def test_what_cannot_be_differentiated_is_refused() -> None:
     with pytest.raises(UsageError, match="joint"):
         guide(refinement=Refinement(steps=1, rule=SGD(), joint=True))
     with pytest.raises(UsageError, match="Echo noise"):
-        SemiAmortized(encoder=Vectors(), family=Echo(2, depth=5))
+        SemiAmortized(encoder=VectorEncoder(), family=Echo(2, depth=5))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models import PPCA, Batch
 from runners.data.stream import Stream
@@ -49,6 +49,19 @@ def points(train: Tensor, test: Tensor) -> SimpleNamespace:
     data = SimpleNamespace(**splits, valid=None, name="points", binarize="none")
     data.to = lambda device: data
     return data
+
+
+class VectorEncoder(nn.Module):
+    """An encoder of vectors."""
+
+    features = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).tanh()
 
 
 def orthogonal_ppca(*, features: int = 6, latents: int = 2) -> PPCA:
