@@ -82,5 +82,5 @@ class CyclicalSchedule:
             )
 
     def __call__(self, n: int, N: int) -> float:
-        within = n * self.cycles / N % 1.0
+        within = n * self.cycles / N % 1.0 if n < N else 1.0
         return self.start + (self.end - self.start) * min(within / self.rise, 1.0)

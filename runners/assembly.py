@@ -132,10 +132,12 @@ def pair_of(options: Options, data: DataSet) -> tuple[nn.Module, nn.Module]:
         model = _model(options, data)
         guide = _guide(options, data, model)
         if init_of(options) == "glorot":
-            # Not the family: a flow starts as the identity.
-            networks = [model, *(part for name, part in guide.named_children() if name != "family")]
-            for network in networks:
-                glorot_(network)
+            # Not what a file of the user's own starts, nor a family: a flow starts as the identity.
+            if not is_own(options["model"]):
+                glorot_(model)
+            if not is_own(options["guide"]):
+                for part in (part for name, part in guide.named_children() if name != "family"):
+                    glorot_(part)
         return model, guide
 
 

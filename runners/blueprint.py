@@ -41,7 +41,7 @@ def describe(thing: Any) -> Any:
         parameters = inspect.signature(type(thing)).parameters.values()
         arguments = [parameter.name for parameter in parameters if parameter.kind in named]
         return {"made by": name, **{argument: describe(getattr(thing, argument)) for argument in arguments}}
-    return {"not the toolkit's own": repr(thing).splitlines()[0]}
+    return {"not the toolkit's own": type(thing).__name__}
 
 
 def rebuild(description: Any) -> Any:

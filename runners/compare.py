@@ -79,7 +79,7 @@ def compare(
         UsageError: The fits are of different data sets, or there are none.
     """
     if len({fit.data.test.fingerprint() for fit in fits}) != 1:
-        raise UsageError("compare: expected at least one fit, all with the same test images")
+        raise UsageError("expected at least one fit, all with the same test images")
     test = fits[0].data.test
     chosen = test.first(min(images, len(test)))
     elbo, kl, seconds, echo = {}, {}, {}, ()

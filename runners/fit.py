@@ -48,6 +48,10 @@ REMEMBERED = 1000
 """Training data of whose codes Echo noise is made in evaluation."""
 
 
+OURS = ("ppl_models", "guides")
+"""Packages whose exceptions are defects, not a user's."""
+
+
 def default_device() -> torch.device:
     """CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -134,10 +138,12 @@ class Fit:
             self.guide.check_rows(self.data.train.index, batch=batch)
         if (echo := echo_of(self.guide)) is not None:
             echo.check_batch(batch)
+        if pictures and not hasattr(model, "decode"):
+            raise UsageError("pictures: the model has no decode(latents, y), the likelihood that images are drawn from")
         self.origin, self.progress, self.stopped = dict(origin or {}), progress, None
         self.folder = None if out is None else RunFolder(Path(out))
         self.history = History()
-        self._begun = self._remarked = False
+        self._begun = self._tried = self._remarked = False
         modules = [self.model, self.guide] if train_model else [self.guide]
         # A ModuleList names a parameter that both share once.
         trained = list(nn.ModuleList(m for m in modules if isinstance(m, nn.Module)).parameters())
@@ -165,7 +171,11 @@ class Fit:
                 folder, the run has then been replayed from its checkpoint to the step before.
         """
         if steps is not None:
+            if steps < 0:
+                raise UsageError(f"run: found {steps} steps, expected 0 or more")
             self.settings["steps"] = self.history.step + steps
+        if not self._tried:
+            self._try()
         if self.folder and not self._begun:
             self.begin()
         elif self.folder and steps is not None:
@@ -173,6 +183,9 @@ class Fit:
         if self.folder:
             self.folder.lock()
         frozen = [] if self.settings["train_model"] else [self.model]
+        for trained in (self.guide, self.model):
+            if isinstance(trained, nn.Module):
+                trained.train()
         with self._random.active(), evaluating(*frozen):
             try:
                 self.stopped = train(
@@ -188,6 +201,12 @@ class Fit:
                 )
             except Diverged as error:
                 raise UsageError(f"{error}{self._first_not_finite(error.step)}") from error
+            except (torch.linalg.LinAlgError, ValueError) as error:
+                # A covariance that is none any more, or, in a first step, a parameter that torch refuses.
+                line = str(error).splitlines()[0]
+                if isinstance(error, UsageError) or not line.startswith(("linalg.", "Expected parameter")):
+                    raise
+                raise UsageError(f"step {self.history.step} left the finite numbers: {line}") from error
             finally:
                 if self.folder:
                     self.folder.unlock()
@@ -205,6 +224,7 @@ class Fit:
             settings: Those of `Fit`, by default this fit's; `train_model=False` freezes the model.
         """
         model = copy.deepcopy(self.model) if copy_model else self.model
+        settings.setdefault("origin", {name: value for name, value in self.origin.items() if name == "source"})
         kept = self.settings | {"device": self.device, "progress": self.progress}
         return Fit(model, guide, self.data, objective or copy.deepcopy(self.objective), **(kept | settings))
 
@@ -270,7 +290,8 @@ class Fit:
         Raises:
             UsageError: The folder holds a run, or cannot be written to.
         """
-        self._try()
+        if not self._tried:
+            self._try()
         self.folder.create(self.config(), restart=restart)
         self._begun = True
         return self
@@ -336,8 +357,6 @@ class Fit:
             pyro.validation_enabled(False),
             torch.no_grad(),
         ):
-            if hasattr(self.objective, "before_step"):
-                self._step.before(self.history.step, max(self.settings["steps"], 1))
             echo = echo_of(self.guide)
             if echo is not None:
                 first = self.data.train.first(min(REMEMBERED, len(self.data.train)))
@@ -346,11 +365,35 @@ class Fit:
             yield
 
     def _try(self) -> None:
-        """Run the pieces once on two images: what does not fit is refused before a folder is made."""
-        with self.aside():
-            self.objective(
-                self.model, self.guide, next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
-            )
+        """Run the pieces once on two images: what does not fit is refused before a folder is made.
+
+        Raises:
+            UsageError: It does not; or something that would not be trained has a gradient.
+        """
+        self._tried = True
+        batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
+        with self.aside(), pyro.validation_enabled(True), torch.enable_grad(), self._step.autocast():
+            self._step.before(0, max(self.settings["steps"], 1))
+            try:
+                loss, _ = self.objective(self.model, self.guide, batch)
+            except UsageError:
+                raise
+            except Exception as error:
+                if all(type(piece).__module__.startswith(OURS) for piece in (self.model, self.guide, self.objective)):
+                    raise
+                # Whatever the user's code raised: it is reported, with its cause chained.
+                line = (str(error).strip() or "nothing").splitlines()[0]
+                if "within the support" in line:
+                    line = "grey values are no Bernoulli's: say validate_args=False in the model, or --binarize"
+                raise UsageError(f"on two images the pieces raised {type(error).__name__}: {line}") from error
+        modules = nn.ModuleList(piece for piece in (self.model, self.guide) if isinstance(piece, nn.Module))
+        known = {id(parameter) for parameter in modules.parameters()}
+        for leaf in _leaves(loss):
+            if id(leaf) not in known:
+                raise UsageError(
+                    f"a tensor of shape {tuple(leaf.shape)} gets a gradient, but neither the model nor the guide holds "
+                    "it as an nn.Module, so that nothing would train it"
+                )
 
     def _row(self, row: dict[str, float]) -> None:
         if self.folder:
@@ -374,7 +417,10 @@ class Fit:
         if updates is not None:
             refinement = replace(refinement, steps=updates)
         start = self.guide.fresh if free and not rows else self.guide.start
-        return {"refinement": refinement, "objective": self.objective, "start": start}
+        objective = self.objective
+        if callable(getattr(objective, "kl_weight", None)):
+            objective = ELBO()  # where a schedule happens to end says nothing about the bound that is reported
+        return {"refinement": refinement, "objective": objective, "start": start}
 
     def _save_checkpoint(self) -> None:
         for program in (self.model, self.guide):
@@ -404,3 +450,16 @@ class Fit:
     def _picture(self, step: int) -> None:
         if step % max(self.settings["steps"] // self.settings["pictures"], 1) == 0:
             pictures.draw_predictive(self, step)
+
+
+def _leaves(loss: Tensor) -> Iterator[Tensor]:
+    """The tensors that a loss sends gradients to."""
+    nodes, seen = [loss.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        nodes += [following for following, _ in node.next_functions]

@@ -220,12 +220,12 @@ def parser(page: str | None) -> Parser:
     add("--clip", type=positive_number, help="global norm that gradients are clipped to")
     add("--epochs", type=positive, help="instead of --steps")
     add("--init", choices=["torch", "glorot"], help="how networks start (default: glorot with an encoder, else torch)")
-    add("--all-train", action="store_true", help="train on all 60 000 images, leaving none for validation")
+    add("--all-train", action=switch, help="train on all 60 000 images, leaving none for validation")
     add = parser.add_argument_group("the report").add_argument
     add("--pictures", type=natural, help="how many pictures of predictive samples to draw during training")
     add("--images", type=positive, help="test images of the final figures (default: all; 1000 where they are refined)")
     add("--updates", type=positive, help="updates of each of them (default: free 200; semi-amortized: --local-steps)")
-    add("--evidence", type=positive, metavar="SAMPLES", help="importance-sample log p(x) of them, by default of 1000")
+    add("--evidence", type=natural, metavar="SAMPLES", help="importance-sample log p(x) of them, by default of 1000")
     return parser
 
 
@@ -282,6 +282,8 @@ def check_options(given: Options, options: Options) -> None:
         raise UsageError("--objective iwae: Echo has a rate but no density, which importance weights need")
     if options["family"] == "echo" and options["evidence"]:
         raise UsageError("--evidence: Echo has a rate but no density, which importance weights need")
+    if options["family"] == "low-rank" and options["rank"] > options["latents"]:
+        raise UsageError(f"--rank: found {options['rank']}, expected at most {options['latents']}, the latents")
     if options["family"] == "echo" and options["batch"] < 2:
         raise UsageError("--batch 1: Echo noise is made of the other images of a batch, expected at least 2")
     if options["constraint"] == "squared-error" and "target" not in given and options["target"] == DEFAULTS["target"]:

@@ -24,6 +24,8 @@ def own(text: str, **offered: Any) -> Any:
         UsageError: There is no such file or name, or importing or making it raised.
     """
     file, _, name = text.rpartition(":")
+    if not name:
+        raise UsageError(f"{text}: names nothing in the file, expected FILE.py:NAME")
     found = getattr(_imported(Path(file)), name, None)
     if not callable(found):
         raise UsageError(f"{text}: {file} has no {name} that can be called")
@@ -47,15 +49,16 @@ def _imported(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    sys.path.append(str(path.parent))  # at the end, so that its neighbours hide nothing
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        if not isinstance(error, Exception):
-            raise
         raise UsageError(f"{path}: importing it raised {type(error).__name__}: {_line(error)}") from error
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return (str(error).strip() or "nothing").splitlines()[0]

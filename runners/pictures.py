@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from guides.echo import echo_of
 from guides.sites import Program
-from ppl_models import Batch
+from ppl_models import Batch, UsageError
 from runners import figures
 from runners.predictive import interpolation, latents, predictive
 
@@ -18,7 +18,13 @@ __all__ = ["draw_predictive", "image_figures"]
 
 
 def image_figures(fit: "Fit") -> dict[str, Figure]:
-    """Test images with reconstructions and samples from the prior, and paths between codes."""
+    """Test images with reconstructions and samples from the prior, paths between codes, a row for each class.
+
+    Raises:
+        UsageError: The model has no `decode`.
+    """
+    if not hasattr(fit.model, "decode"):
+        raise UsageError("pictures: the model has no decode(latents, y), the likelihood that images are drawn from")
     with fit.aside():
         batch = _shown(fit)
         posterior = fit.posterior(batch)

@@ -13,7 +13,8 @@ __all__ = ["interpolation", "latents", "predictive"]
 
 def latents(program: Program, batch: Batch) -> Tensor | dict[str, Tensor]:
     """What a guide (the posterior) or a model with `batch.x=None` (the prior) samples: `(B, latents)`, or by site."""
-    values = {name: site.value for name, site in run_program(program, batch).items() if name != "x"}
+    sites = run_program(program, batch).values()
+    values = {site.name: site.value for site in sites if site.name != "x" and not site.is_observed}
     return next(iter(values.values())) if len(values) == 1 else values
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from guides.echo import echo_of
 from guides.free import Rows
-from guides.terms import Terms
-from ppl_models import Bernoulli, Gaussian
+from guides.terms import Terms, run_pair
+from ppl_models import Gaussian
 from runners import figures
 from runners.pictures import image_figures
 from runners.predictive import predictive
@@ -43,7 +43,7 @@ def result(
     """
     free, refined = isinstance(fit.guide, Rows), getattr(fit.guide, "refinement", None) is not None
     count = min(images or (1000 if refined else len(fit.data.test)), len(fit.data.test))
-    grey = fit.data.binarize == "none" and isinstance(getattr(fit.model, "likelihood", None), Bernoulli)
+    grey = _is_grey(fit)
     found = {
         "data": fit.data.name,
         "binarize": fit.data.binarize,
@@ -65,7 +65,9 @@ def result(
         first = fit.data.test.first(min(images or 1000, len(fit.data.test)))
         values = fit.log_evidence(first, samples=evidence, updates=updates)
         mean, error = mean_and_error(values)
-        found["evidence"] = {"log_evidence": mean, "log_evidence_se": error, "images": len(values), "samples": evidence}
+        found["evidence"] = {"log_evidence": mean, "images": len(values), "samples": evidence}
+        if len(values) > 1:
+            found["evidence"]["log_evidence_se"] = error
     remark = fit.remark()
     return found | ({"remark": remark} if remark else {})
 
@@ -74,7 +76,9 @@ def write(fit: "Fit", **settings: Any) -> dict[str, Any]:
     """Write result.json, the pictures and report.html into a fit's run folder; returns the final figures."""
     found = result(fit, **settings)
     fit.folder.write_json("result.json", found)
-    drawn = {"curves": figures.curves(fit.history.rows), **image_figures(fit)}
+    drawn = {"curves": figures.curves(fit.history.rows)}
+    if hasattr(fit.model, "decode"):
+        drawn |= image_figures(fit)
     for name, figure in drawn.items():
         figures.save(figure, fit.folder.path / f"{name}.png")
     figures.report(fit.folder.path)
@@ -92,9 +96,10 @@ def lines(found: dict[str, Any]) -> list[str]:
             said.append(f"{part:>14}  ELBO {means['elbo']:8.2f}{error}  {numbers}  nats per image")
     if "evidence" in found:
         evidence = found["evidence"]
+        error = f" ± {evidence['log_evidence_se']:.2f}" if "log_evidence_se" in evidence else ""
         said.append(
-            f"{'evidence':>14}  log p(x) {evidence['log_evidence']:.2f} ± {evidence['log_evidence_se']:.2f}  by "
-            f"{evidence['samples']:,} importance samples for each of {evidence['images']:,} test images"
+            f"{'evidence':>14}  log p(x) {evidence['log_evidence']:.2f}{error}  by {evidence['samples']:,} importance "
+            f"samples for each of {evidence['images']:,} test images"
         )
     if "gaussian" in found:
         gaussian = found["gaussian"]
@@ -114,6 +119,20 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 
+def _is_grey(fit: "Fit") -> bool:
+    """Whether a Bernoulli likelihood, the user's own too, is asked about values between 0 and 1."""
+    with fit.aside():
+        batch = next(fit.data.test.first(min(20, len(fit.data.test))).in_order(20))
+        _, sites = run_pair(fit.model, fit.posterior(batch, updates=1), batch)
+    for site in sites.values():
+        fn = site.fn
+        while hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if site.is_observed and isinstance(fn, torch.distributions.Bernoulli):
+            return bool(((site.value > 0) & (site.value < 1)).any())
+    return False
+
+
 @torch.no_grad()
 def _gaussian(fit: "Fit", elbo: float, images: int, updates: int | None) -> dict[str, float]:
     r"""What a Gaussian likelihood's variance and squared errors are, and the course's loss that the ELBO stands for.
@@ -125,11 +144,11 @@ def _gaussian(fit: "Fit", elbo: float, images: int, updates: int | None) -> dict
     variance = float(fit.model.likelihood.log_variance.exp())
     size = math.prod(fit.data.shape)
     errors = {}
-    for name, split in (("train", fit.data.train), ("test", fit.data.test)):
+    for name, split, count in (("train", fit.data.train, max(images, 1000)), ("test", fit.data.test, images)):
         with fit.aside():
             squares = []
-            for batch in split.first(min(max(images, 1000), len(split))).in_order(500):
-                posterior = fit.posterior(batch, updates=updates)
+            for batch in split.first(min(count, len(split))).in_order(500):
+                posterior = fit.posterior(batch, updates=updates, rows=name == "train")
                 squares.append((batch.x - predictive(fit.model, posterior, batch).mean).square().flatten(1).mean(1))
             errors[name] = float(torch.cat(squares).mean())
     return {

@@ -39,6 +39,10 @@ from runners.own import is_own
 __all__ = ["check", "fit", "load", "main"]
 
 
+SOURCE = ("data", "data_root", "binarize", "all_train")
+"""The options that say which data a run is on."""
+
+
 def fit(model: Program, guide: Program, data: DataSet, objective: Objective | None = None, **settings: Any) -> Fit:
     """Train a guide, and the model with it, and return the fit; the settings are those of `Fit`.
 
@@ -75,19 +79,21 @@ def load(
     Raises:
         UsageError: It is no run folder, or holds pieces that are not the toolkit's own.
     """
-    run = RunFolder(Path(folder))
+    run, origin = RunFolder(Path(folder)), None
     config = run.read_json("config.json")
     try:
         if data is None:
             named = {"data": config["data"]["name"], "binarize": config["data"]["binarize"]}
-            data = data_of(DEFAULTS | config.get("options", named))
+            source = config.get("options") or config.get("source") or named
+            data = data_of(DEFAULTS | source)
+            origin = {"source": {name: source[name] for name in SOURCE if name in source}}
         given = {"model": model, "guide": guide, "objective": objective}
         pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
         names = ("steps", "batch", "optimizer", "clip", "precision", "train_model", "every", "pictures", "seed")
         settings = {name: rebuild(config[name]) for name in names}
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a run writes it") from error
-    made = Fit(pieces["model"], pieces["guide"], data, pieces["objective"], device=device, **settings)
+    made = Fit(pieces["model"], pieces["guide"], data, pieces["objective"], device=device, origin=origin, **settings)
     return made.restore(run)
 
 
@@ -152,7 +158,7 @@ def build(options: Options, folder: RunFolder) -> Fit:
         optimizer=optimizer_of(options),
         device=device_of(options["device"]),
         out=folder.path,
-        origin={"command": "svi", "options": written},
+        origin={"command": "svi", "options": written, "source": {name: written[name] for name in SOURCE}},
         **{name: options[name] for name in names},
     )
 

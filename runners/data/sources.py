@@ -57,8 +57,8 @@ def load(
         if binarize != "none":
             raise UsageError(f"--binarize: found {binarize}, expected none, since {path} is binary already")
         return fixed_binarized_mnist(path, all_train=all_train)
-    if all_train:
-        raise UsageError(f"--all-train: found {path}, which has no validation split to train on")
+    if path.is_dir() and all_train:
+        raise UsageError(f"--all-train: {path} has no validation split to train on; take it back by --no-all-train")
     if path.is_dir():
         return image_folder(path, size=size, binarize=binarize, seed=seed)
     raise UsageError(f"--data: found {name!r}, expected {', '.join(NAMES)}, a folder of images or a .npz file")

@@ -14,7 +14,7 @@ DPI = 150
 """Pixels an inch, of figures and files alike: at this value an image's pixels fall on the file's pixels."""
 
 
-def save(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
+def save(figure: Figure, path: Path | str, *, dpi: int = DPI) -> None:
     """Write `figure` to `path` as a PNG, whole or not at all.
 
     Args:
@@ -22,7 +22,7 @@ def save(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
         path: The file; its folder exists.
         dpi: Pixels an inch; multiples of 150 keep every image pixel the same size.
     """
-    write_atomically(path, lambda file: _write(figure, file, dpi=dpi))
+    write_atomically(Path(path), lambda file: _write(figure, file, dpi=dpi))
 
 
 def png_bytes(figure: Figure, *, dpi: int = DPI) -> bytes:

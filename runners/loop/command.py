@@ -33,8 +33,8 @@ __all__ = [
 
 Options = dict[str, Any]
 
-NOT_SETTINGS = ("data_root", "device")
-"""Options that may change when a run is resumed: they say where it is, not what it is."""
+NOT_SETTINGS = ("data_root", "device", "images", "updates", "evidence")
+"""Options that may change when a run is resumed: they say where it is and what to report, not what it is."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG)
 """What a full disk, a read-only folder or an impossible name say."""
@@ -162,12 +162,15 @@ def options_of(
             raise UsageError(f"{folder.path}: was not made by a command; in Python, svi.load goes on with it")
         for option, value in given.items():
             same = saved.get(option) == value or _resolved(saved.get(option)) == _resolved(value)
+            if ".py:" in str(value) and ".py:" in str(saved.get(option)):
+                # A file of the user's own may have moved; naming it again is what allows it to run.
+                same = value.rpartition(":")[2] == saved[option].rpartition(":")[2]
             if option not in NOT_SETTINGS and not same:
                 raise UsageError(
                     f"--{option.replace('_', '-')}: {folder.path} was started with {saved.get(option)!r}, found "
                     f"{value!r}; leave it out, or start another run"
                 )
-        moved = {option: given[option] for option in NOT_SETTINGS if option in given}
+        moved = {o: value for o, value in given.items() if o in NOT_SETTINGS or ".py:" in str(value)}
         return dict(defaults) | saved | moved, folder, resume
     preset = presets[given.get("preset", next(iter(presets)))]
     options = dict(defaults) | preset | (quick if given.get("quick") else {}) | given

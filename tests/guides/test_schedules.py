@@ -26,7 +26,7 @@ def test_sigmoid_starts_and_ends_exactly_and_is_symmetric() -> None:
 
 def test_cyclical_rises_again_and_again() -> None:
     schedule = CyclicalSchedule(cycles=2, rise=0.5)
-    assert [schedule(n, 80) for n in (0, 10, 20, 30, 40, 50, 60)] == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0]
+    assert [schedule(n, 80) for n in (0, 10, 20, 30, 40, 50, 60, 80)] == [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0]
 
 
 def test_settings_that_give_no_schedule_are_refused() -> None:

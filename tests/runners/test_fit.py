@@ -6,14 +6,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import small
 import torch
 from matplotlib.text import Text
+from pyro import poutine
 from torch import Tensor, nn
 from toys import general_ppca, orthogonal_ppca, points, sampled
 
-from guides import ELBO, IWAE, SGD, Adam, Amortized, Constrained, Diagonal, Echo, Free, Refinement
+from guides import (
+    ELBO,
+    IWAE,
+    SGD,
+    Adam,
+    Amortized,
+    Constrained,
+    CyclicalSchedule,
+    Diagonal,
+    Echo,
+    Free,
+    LinearSchedule,
+    LowRank,
+    Refinement,
+)
 from guides.sites import Site
 from ppl_models import VAE, Batch, Gaussian, MLPDecoder, MLPEncoder, UsageError
 from runners import svi
@@ -609,3 +626,85 @@ def test_squared_errors_are_those_of_the_reconstructions() -> None:
         means = model.decode(fit.guide(batch)).mean
     assert found["test_rmse"] == pytest.approx((batch.x - means).square().mean().sqrt().item(), rel=0.05)
     assert found["variance"] == pytest.approx(found["train_squared_error"], rel=0.05)  # what learning it leads to
+
+
+SCHEDULES = (LinearSchedule(start=1.0, end=0.0), CyclicalSchedule(), lambda n, N: 0.0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["falling", "cyclical", "zero"])
+def test_reports_refine_by_the_bound_whatever_a_schedule_ends_at(schedule: object) -> None:
+    data = small.data_set()
+    fit = Fit(small.model(), small.free(data), data, ELBO(schedule), steps=10, batch=20, progress=False).run()
+    plain = Fit(fit.model, fit.guide, data, ELBO(), progress=False, batch=20)
+    torch.testing.assert_close(fit.bounds(data.test).elbo, plain.bounds(data.test).elbo)
+
+
+def test_what_nothing_would_train_is_refused() -> None:
+    guide = small.amortized()
+    with pytest.raises(UsageError, match="nothing would train it"):
+        Fit(small.model(), lambda batch: guide(batch), small.data_set(), batch=20, progress=False).run(1)
+    with pytest.raises(UsageError, match="nothing would train it"):
+        Fit(small.model(), poutine.scale(guide, 0.5), small.data_set(), batch=20, progress=False).run(1)
+
+
+class Users(nn.Module):
+    """A model of somebody's, without a method to draw pictures from."""
+
+    def __init__(self, *, strict: bool = False, boom: bool = False) -> None:
+        super().__init__()
+        self.net, self.strict, self.boom = MLPDecoder(latents=2, shape=(1, 8, 8), hidden=(16,)), strict, boom
+        self.register_buffer("zero", torch.zeros(2))
+
+    def forward(self, batch: Batch) -> Tensor:
+        if self.boom:
+            raise RuntimeError("no such luck\nat all")
+        with pyro.plate("data", len(batch.index)):
+            z = pyro.sample("z", dist.Normal(self.zero, 1.0).to_event(1))
+            x = dist.Bernoulli(logits=self.net(z), validate_args=None if self.strict else False).to_event(3)
+            return pyro.sample("x", x, obs=batch.x)
+
+
+def test_what_a_users_model_raises_is_one_line_before_a_folder_is_made(tmp_path: Path) -> None:
+    for model, said in ((Users(strict=True), "validate_args=False"), (Users(boom=True), "RuntimeError: no such luck")):
+        with pytest.raises(UsageError, match=said) as error:
+            quiet(model, small.amortized(), small.data_set(), steps=2, out=tmp_path / "run")
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_cannot_be_drawn_is_trained_and_reported(tmp_path: Path) -> None:
+    fit = quiet(Users(), small.amortized(), small.data_set(), steps=4, out=tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").exists()
+    assert "Bernoulli on grey values" in fit.result(images=4)["likelihood"]
+    with pytest.raises(UsageError, match="no decode"):
+        fit.show()
+    with pytest.raises(UsageError, match="no decode"):
+        Fit(Users(), small.amortized(), small.data_set(), pictures=2, batch=20)
+
+
+def test_a_covariance_that_is_none_any_more_is_one_line() -> None:
+    guide = Amortized(encoder=MLPEncoder(shape=(1, 8, 8), hidden=(16,)), family=LowRank(2, rank=1))
+    optimizer = partial(torch.optim.SGD, lr=1e6)
+    with pytest.raises(UsageError, match="finite"):
+        quiet(small.model(), guide, small.data_set(), steps=20, optimizer=optimizer)
+
+
+def test_a_swapped_fit_remembers_which_data_it_was_on(tmp_path: Path) -> None:
+    run = svi.main(["--data", "digits", "--all-train", "--guide", "amortized", "--model", "mlp", "--hidden", "8",
+                    "--steps", "2", "--images", "10", "--out", str(tmp_path / "first")])  # fmt: skip
+    run.swap(run.guide).run(1).save(tmp_path / "second")
+    again = svi.load(tmp_path / "second")
+    assert len(again.data.train) == len(run.data.train)
+    again.swap(again.guide).run(1).save(tmp_path / "third")
+    assert svi.load(tmp_path / "third").history.step == 1
+
+
+def test_echo_trains_on_the_batch_whatever_mode_it_was_left_in() -> None:
+    guide = Amortized(encoder=MLPEncoder(shape=(1, 8, 8), hidden=(16,)), family=Echo(2, depth=9))
+    fit = Fit(small.model(), guide, small.data_set(), batch=20, progress=False)
+    guide.eval()
+    fit.run(2)
+    assert guide.training
+    assert guide.family.training
+    with pytest.raises(UsageError, match="needs batches of 10 or more, found 8"):
+        fit.swap(guide, batch=8)

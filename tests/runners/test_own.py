@@ -1,6 +1,7 @@
 """A user's model and guide from a file of theirs."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import small
 
 from ppl_models import UsageError
 from runners import svi
+from runners.assembly import data_of, pair_of
+from runners.options import DEFAULTS
 from runners.own import own
 
 MINE = """
@@ -98,6 +101,37 @@ def test_a_guide_of_the_users_with_the_toolkits_model_resumes_only_when_named_ag
     assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["guide"] == f"{mine}:MyGuide"
 
 
+def test_a_file_that_moved_is_taken_where_it_is_named_again(mine: Path, common: list[str], tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    svi.main([*common, "--guide", f"{mine}:MyGuide", "--out", out])
+    moved = tmp_path / "elsewhere" / "my.py"
+    moved.parent.mkdir()
+    mine.rename(moved)
+    assert svi.main(["--resume", "--out", out, "--guide", f"{moved}:MyGuide", "--images", "5"]).history.step == 6
+    with pytest.raises(SystemExit):
+        svi.main(["--resume", "--out", out, "--guide", f"{moved}:Other"])
+
+
+STARTED = """
+import torch
+from my import MyVAE
+
+
+class Started(MyVAE):
+    def __init__(self, latents, shape):
+        super().__init__(latents, shape)
+        torch.nn.init.constant_(self.net.body[0].weight, 0.125)
+"""
+
+
+def test_a_file_imports_its_neighbours_and_its_weights_stay(mine: Path, common: list[str], tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(STARTED)
+    options = DEFAULTS | {"model": f"{tmp_path / 'user.py'}:Started", "guide": "amortized", "latents": 3}
+    model, _ = pair_of(options, data_of(DEFAULTS | {"data": common[1]}))
+    assert (model.net.body[0].weight == 0.125).all()
+    sys.modules.pop("my")
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -106,10 +140,13 @@ def test_a_guide_of_the_users_with_the_toolkits_model_resumes_only_when_named_ag
         ("my.py:number", "no number that can be called"),
         ("my.py:Broken", "RuntimeError: no weights today"),
         ("bad.py:MyVAE", "SyntaxError"),
+        ("exits.py:MyVAE", "SystemExit"),
+        ("my.py:", "names nothing"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(mine: Path, what: str, said: str) -> None:
     (mine.parent / "bad.py").write_text("def")
+    (mine.parent / "exits.py").write_text("raise SystemExit(3)")
     with pytest.raises(UsageError, match=said) as error:
         own(str(mine.parent / what))
     assert "\n" not in str(error.value)
