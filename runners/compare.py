@@ -21,8 +21,12 @@ from guides.free import Rows
 from guides.semi_amortized import REFINEMENT
 from ppl_models import UsageError
 from runners import svi
+from runners.assembly import data_of, pair_of
 from runners.fit import Fit
 from runners.loop.command import Parser, command, positive
+from runners.loop.folder import RunFolder
+from runners.options import DEFAULTS
+from runners.own import is_own
 from runners.summary import mean_and_error
 
 __all__ = ["Comparison", "compare", "main"]
@@ -56,9 +60,11 @@ class Comparison:
         lines = [f"{len(self.elbo[names[0]]):,} images, nats per image", head]
         for name in names:
             (elbo, error), kl = mean_and_error(self.elbo[name]), float(self.kl[name].mean())
-            line = f"{name:{width}}  {elbo:9.2f} ± {error:4.2f}  {kl:7.2f}  {1e3 * self.seconds[name]:8.2f}"
+            spread = f" ± {error:4.2f}" if len(self.elbo[name]) > 1 else " " * 7
+            line = f"{name:{width}}  {elbo:9.2f}{spread}  {kl:7.2f}  {1e3 * self.seconds[name]:8.2f}"
             if name != names[0]:
-                line += "  {:+.2f} ± {:.2f}".format(*self.difference(name))
+                difference, error = self.difference(name)
+                line += f"  {difference:+.2f}" + (f" ± {error:.2f}" if len(self.elbo[name]) > 1 else "")
             lines.append(line)
         lines += [f"{name}: Echo's bound has the marginal of its codes as prior, not the model's" for name in self.echo]
         return "\n".join(lines)
@@ -95,6 +101,19 @@ def compare(
     return Comparison(elbo, kl, seconds, echo)
 
 
+def _loaded(folder: Path, own: dict[str, str]) -> Fit:
+    """A command's run, with pieces from a user's file where they are named here and the run has its own."""
+    config = RunFolder(folder).read_json("config.json")
+    saved = config.get("options", {}) if isinstance(config, dict) else {}
+    named = {name: text for name, text in own.items() if is_own(str(saved.get(name)))}
+    if not named:
+        return svi.load(folder)
+    options = DEFAULTS | saved | named
+    data = data_of(options)
+    pieces = dict(zip(("model", "guide"), pair_of(options, data), strict=True))
+    return svi.load(folder, data=data, **{name: pieces[name] for name in named})
+
+
 def _refined(fit: Fit, updates: int, *, where: str) -> Fit:
     """The same encoder, semi-amortized after the fact."""
     if type(fit.guide) is not Amortized or not has_density(fit.guide.family):
@@ -112,9 +131,12 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of svi.py")
     parser.add_argument("--free", type=positive, metavar="UPDATES", help="add free parameters on the first run's model")
     parser.add_argument("--refine", type=positive, metavar="UPDATES", help="add the first run's encoder, refined")
+    parser.add_argument("--model", help="FILE.py:NAME, where a run's model is your own")
+    parser.add_argument("--guide", help="the same for its guide")
     parser.add_argument("--images", type=positive, default=1000, help="of the test set, the first ones")
     options = parser.parse_args(argv)
-    fits = [svi.load(folder) for folder in options.runs]
+    own = {name: getattr(options, name) for name in ("model", "guide") if getattr(options, name)}
+    fits = [_loaded(folder, own) for folder in options.runs]
     names = [folder.name for folder in options.runs]
     if options.free:
         first = fits[0]

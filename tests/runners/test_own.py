@@ -8,7 +8,7 @@ import pytest
 import small
 
 from ppl_models import UsageError
-from runners import svi
+from runners import compare, svi
 from runners.assembly import data_of, pair_of
 from runners.options import DEFAULTS
 from runners.own import own
@@ -110,6 +110,21 @@ def test_a_file_that_moved_is_taken_where_it_is_named_again(mine: Path, common: 
     assert svi.main(["--resume", "--out", out, "--guide", f"{moved}:MyGuide", "--images", "5"]).history.step == 6
     with pytest.raises(SystemExit):
         svi.main(["--resume", "--out", out, "--guide", f"{moved}:Other"])
+
+
+def test_runs_of_a_users_model_are_compared_where_it_is_named(
+    mine: Path, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pieces = ["--model", f"{mine}:MyVAE", "--guide", f"{mine}:MyGuide"]
+    svi.main([*common, *pieces, "--out", str(tmp_path / "a")])
+    svi.main([*common, "--guide", "amortized", "--out", str(tmp_path / "b")])
+    runs = [str(tmp_path / "a"), str(tmp_path / "b")]
+    found = compare.main([*runs, *pieces, "--images", "10"])
+    assert list(found.elbo) == ["a", "b"]
+    with pytest.raises(SystemExit):
+        compare.main([*runs, "--images", "10"])
+    assert "names MyVAE, which the toolkit does not make" in capsys.readouterr().err
+    assert "±" not in repr(compare.main([*runs, *pieces, "--images", "1"]))
 
 
 STARTED = """
