@@ -149,6 +149,11 @@ def _model(options: Options, data: DataSet) -> nn.Module:
     likelihood = Bernoulli() if options["likelihood"] == "bernoulli" else gaussian
     if options["model"] == "ladder":
         return Ladder(decoder=MLPDecoder(latents=100, shape=shape, activation="tanh"), likelihood=likelihood)
+    if options["model"] == "deep" and (shape[1] % 16 or shape[2] % 16):
+        raise UsageError(
+            f"--model deep: images of {shape[1]}×{shape[2]}, expected sides that are multiples of 16, such as the 64×64 "
+            "of --data FOLDER"
+        )
     classes = _classes(options, data)
     mlp = {"hidden": options["hidden"][::-1], "activation": options["activation"]}
     make = {"conv": ConvDecoder, "mlp": partial(MLPDecoder, **mlp), "deep": DeepConvDecoder}[options["model"]]

@@ -76,7 +76,9 @@ def write(fit: "Fit", **settings: Any) -> dict[str, Any]:
     """Write result.json, the pictures and report.html into a fit's run folder; returns the final figures."""
     found = result(fit, **settings)
     fit.folder.write_json("result.json", found)
-    drawn = {"curves": figures.curves(fit.history.rows)}
+    constrained = getattr(fit.objective, "constraint", None)  # a log-likelihood's target is a line in its panel
+    target = {"log_likelihood: target": fit.objective.target} if constrained == "log_likelihood" else None
+    drawn = {"curves": figures.curves(fit.history.rows, references=target)}
     if hasattr(fit.model, "decode"):
         drawn |= image_figures(fit)
     for name, figure in drawn.items():

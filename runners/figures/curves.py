@@ -13,7 +13,13 @@ __all__ = ["curves"]
 Rows = Sequence[Mapping[str, float]]
 
 TERMS = {"elbo": "ELBO", "log_likelihood": "log-likelihood  E[log p(x | z)]", "kl": "KL"}
-TITLES = TERMS | {"kl_weight": "KL weight"}
+TITLES = TERMS | {
+    "iwae": "importance-weighted bound",
+    "kl_weight": "KL weight",
+    "lagrange_multiplier": "Lagrange multiplier",
+    "violation": "violation of the constraint",
+}
+IN_UNITS = TERMS.keys() | {"iwae"}
 NOT_DRAWN = {"step", "epoch", "loss", "seconds"}
 EARLY = 0.05
 
@@ -52,7 +58,7 @@ def curves(
         axes = figure.add_subplot(down, across, position)
         _draw(axes, column, runs, references or {})
         axes.set_title(TITLES.get(column, column.replace("_", " ")), fontsize=11)
-        axes.set_ylabel(unit if column in TERMS else "", fontsize=9)
+        axes.set_ylabel(unit if column in IN_UNITS else "", fontsize=9)
     if legend_lines:
         lines = figure.axes[0].lines[: len(runs)]
         figure.legend(handles=lines, loc="outside lower center", ncols=across + 1, frameon=False)
