@@ -151,7 +151,7 @@ def _model(options: Options, data: DataSet) -> nn.Module:
         return Ladder(decoder=MLPDecoder(latents=100, shape=shape, activation="tanh"), likelihood=likelihood)
     if options["model"] == "deep" and (shape[1] % 16 or shape[2] % 16):
         raise UsageError(
-            f"--model deep: images of {shape[1]}×{shape[2]}, expected sides that are multiples of 16, such as the 64×64 "
+            f"--model deep: images of {shape[1]}×{shape[2]}, expected sides that are multiples of 16, as the 64×64 "
             "of --data FOLDER"
         )
     classes = _classes(options, data)
