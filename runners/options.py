@@ -145,6 +145,12 @@ PRESETS: dict[str, Options] = {
     },
 }
 
+PRESET_HELP = (
+    "settings by name, which other options change: s1 free parameters (the default; s1-course as in the course), s2 an "
+    "encoder, s3 annealed, s4 constrained, s5 semi-amortized, s6 fully connected, s7 class-conditional (s7-unlabelled "
+    "its twin), s8 photographs, s9 a KL weight of 4, s10 Echo noise, iwae Burda et al.'s networks"
+)
+
 QUICK: Options = {"steps": 300, "images": 200, "updates": 50}
 
 NEEDED: tuple[tuple[Sequence[str], str, Sequence[Any]], ...] = (
@@ -178,16 +184,16 @@ SCHEDULES = ("linear", "falling", "sigmoid", "cyclical")
 def parser(page: str | None) -> Parser:
     """The options of svi.py, whose docstring is `page`."""
     parser = Parser("Variational inference in a deep generative model.", page)
-    parser.add_argument("--preset", choices=list(PRESETS), help="settings by name; other options change them")
+    parser.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help=PRESET_HELP)
     add_run_options(parser.add_argument_group("the run"))
     switch = argparse.BooleanOptionalAction  # a preset's can be taken back
     add = parser.add_argument_group("the model").add_argument
     add("--model", type=_named(MODELS), help=f"{', '.join(MODELS)}, or a file of yours, my.py:MyVAE")
     add("--conditional", action=switch, help="on class labels: p(x given y, z), q(z given x, y)")
-    add("--latents", type=positive)
+    add("--latents", type=positive, help="dimensions of the latent")
     add("--hidden", type=positive, nargs="+", help="widths of the mlp's hidden layers")
     add("--activation", choices=["relu", "tanh"], help="of the mlp")
-    add("--likelihood", choices=["bernoulli", "gaussian"])
+    add("--likelihood", choices=["bernoulli", "gaussian"], help="of the pixels")
     add("--sigma2", type=positive_number, help="variance of the Gaussian likelihood")
     add("--learn-sigma2", action=switch, help="learn that variance; --sigma2 is where it starts")
     add = parser.add_argument_group("the guide").add_argument
@@ -203,7 +209,7 @@ def parser(page: str | None) -> Parser:
     add("--carried", action="store_true", help="one set of free parameters per batch position, as in the course")
     add("--cold", action="store_true", help="free parameters start at the prior at each visit")
     add = parser.add_argument_group("the objective").add_argument
-    add("--objective", choices=["elbo", "annealed", "beta", "constrained", "iwae"])
+    add("--objective", choices=["elbo", "annealed", "beta", "constrained", "iwae"], help="what is maximised")
     add("--beta", type=non_negative_number, help="weight of the KL term (default: 4)")
     add("--schedule", choices=SCHEDULES, help="of the annealed KL weight")
     add("--free-bits", type=non_negative_number, help="nats of KL per latent site that cost nothing")
@@ -214,8 +220,8 @@ def parser(page: str | None) -> Parser:
     add("--particles", type=positive, help="samples of the latents per image (default: 1; iwae: 5)")
     add("--gradient", choices=["dreg", "stl", "plain"], help="estimator of the iwae guide's gradient")
     add = parser.add_argument_group("the optimiser").add_argument
-    add("--optimizer", choices=["adam", "rmsprop"])
-    add("--lr", type=positive_number)
+    add("--optimizer", choices=["adam", "rmsprop"], help="of the networks")
+    add("--lr", type=positive_number, help="its step size")
     add("--betas", type=non_negative_number, nargs=2, help="of adam (default: the course's 0.9 0.9)")
     add("--clip", type=positive_number, help="global norm that gradients are clipped to")
     add("--epochs", type=positive, help="instead of --steps")
@@ -226,6 +232,11 @@ def parser(page: str | None) -> Parser:
     add("--images", type=positive, help="test images of the final figures (default: all; 1000 where they are refined)")
     add("--updates", type=positive, help="updates of each of them (default: free 200; semi-amortized: --local-steps)")
     add("--evidence", type=natural, metavar="SAMPLES", help="importance-sample log p(x) of them, by default of 1000")
+    for action in parser._actions:
+        default = DEFAULTS.get(action.dest)
+        if action.dest != "preset" and default and "(default" not in (action.help or ""):
+            shown = " ".join(map(str, default)) if isinstance(default, list) else default
+            action.help = f"{action.help or ''} (default: {shown})".strip()
     return parser
 
 
