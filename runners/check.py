@@ -1,6 +1,7 @@
 """Whether a user's own model and guide can be trained, evaluated and swapped here, and if not, what is wrong."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pyro
@@ -9,14 +10,17 @@ from torch import Tensor, nn
 
 from guides.echo import echo_of
 from guides.free import Rows
-from guides.objectives import ELBO
+from guides.objectives import ELBO, Objective
 from guides.sites import Program, run_program
 from guides.terms import terms
 from ppl_models import Batch, UsageError
 from runners.data import DataSet
 from runners.loop.random import forked
 
-__all__ = ["check"]
+__all__ = ["check", "rehearse"]
+
+OURS = ("ppl_models", "guides")
+"""Packages whose exceptions are defects, not a user's."""
 
 
 def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> None:
@@ -55,6 +59,48 @@ def check(model: Program, guide: Program, data: DataSet, *, size: int = 8) -> No
             _check_particles(model, guide, batch)
             _check_order(model, guide, batch)
         _check_host_reads(model, guide, batch)
+
+
+def rehearse(model: Program, guide: Program, objective: Objective, batch: Batch) -> None:
+    """Ask an objective once for its loss, as the first step of a fit will.
+
+    Raises:
+        UsageError: What the user wrote raised something; or something gets a gradient that nothing would train.
+    """
+    try:
+        with pyro.validation_enabled(True):
+            loss, _ = objective(model, guide, batch)
+    except UsageError:
+        raise
+    except Exception as error:
+        if all(type(piece).__module__.startswith(OURS) for piece in (model, guide, objective)):
+            raise
+        # Whatever the user's code raised: it is reported, with its cause chained.
+        line = (str(error).strip() or "nothing").splitlines()[0]
+        if "within the support" in line:
+            line = "grey values are no Bernoulli's: say validate_args=False in the model, or --binarize"
+        raise UsageError(f"on a small batch the pieces raised {type(error).__name__}: {line}") from error
+    modules = nn.ModuleList(piece for piece in (model, guide) if isinstance(piece, nn.Module))
+    known = {id(parameter) for parameter in modules.parameters()}
+    for leaf in _leaves(loss):
+        if id(leaf) not in known:
+            raise UsageError(
+                f"a tensor of shape {tuple(leaf.shape)} gets a gradient, but neither model nor guide holds it as "
+                "an nn.Module, so that nothing would train it"
+            )
+
+
+def _leaves(loss: Tensor) -> Iterator[Tensor]:
+    """The tensors that a loss sends gradients to."""
+    nodes, seen = [loss.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        nodes += [following for following, _ in node.next_functions]
 
 
 def _check_runs(model: Program, guide: Program, batch: Batch) -> None:

@@ -27,6 +27,7 @@ from guides.terms import Terms
 from ppl_models import Batch, UsageError
 from runners import pictures, summary
 from runners.blueprint import describe
+from runners.check import rehearse
 from runners.data import DataSet
 from runners.inference import InferenceStep, evaluating
 from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
@@ -46,10 +47,6 @@ REPORT = Refinement(steps=200, rule=Adam(lr=0.1, betas=(0.8, 0.95)), final=0.01,
 
 REMEMBERED = 1000
 """Training data of whose codes Echo noise is made in evaluation."""
-
-
-OURS = ("ppl_models", "guides")
-"""Packages whose exceptions are defects, not a user's."""
 
 
 def default_device() -> torch.device:
@@ -365,35 +362,12 @@ class Fit:
             yield
 
     def _try(self) -> None:
-        """Run the pieces once on two images: what does not fit is refused before a folder is made.
-
-        Raises:
-            UsageError: It does not; or something that would not be trained has a gradient.
-        """
+        """Rehearse on two images: what does not fit is refused before a folder is made."""
         self._tried = True
         batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
-        with self.aside(), pyro.validation_enabled(True), torch.enable_grad(), self._step.autocast():
+        with self.aside(), torch.enable_grad(), self._step.autocast():
             self._step.before(0, max(self.settings["steps"], 1))
-            try:
-                loss, _ = self.objective(self.model, self.guide, batch)
-            except UsageError:
-                raise
-            except Exception as error:
-                if all(type(piece).__module__.startswith(OURS) for piece in (self.model, self.guide, self.objective)):
-                    raise
-                # Whatever the user's code raised: it is reported, with its cause chained.
-                line = (str(error).strip() or "nothing").splitlines()[0]
-                if "within the support" in line:
-                    line = "grey values are no Bernoulli's: say validate_args=False in the model, or --binarize"
-                raise UsageError(f"on two images the pieces raised {type(error).__name__}: {line}") from error
-        modules = nn.ModuleList(piece for piece in (self.model, self.guide) if isinstance(piece, nn.Module))
-        known = {id(parameter) for parameter in modules.parameters()}
-        for leaf in _leaves(loss):
-            if id(leaf) not in known:
-                raise UsageError(
-                    f"a tensor of shape {tuple(leaf.shape)} gets a gradient, but neither the model nor the guide holds "
-                    "it as an nn.Module, so that nothing would train it"
-                )
+            rehearse(self.model, self.guide, self.objective, batch)
 
     def _row(self, row: dict[str, float]) -> None:
         if self.folder:
@@ -450,16 +424,3 @@ class Fit:
     def _picture(self, step: int) -> None:
         if step % max(self.settings["steps"] // self.settings["pictures"], 1) == 0:
             pictures.draw_predictive(self, step)
-
-
-def _leaves(loss: Tensor) -> Iterator[Tensor]:
-    """The tensors that a loss sends gradients to."""
-    nodes, seen = [loss.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            yield node.variable
-        nodes += [following for following, _ in node.next_functions]
