@@ -15,7 +15,6 @@ from ppl_models.batch import Batch, UsageError
 
 __all__ = ["Constrained"]
 
-
 CLIP = 0.005
 """The largest step of log λ by the moving average: one of exp(± 0.1) in 20 steps."""
 

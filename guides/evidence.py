@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,12 +79,8 @@ def bounds(
         start: Where those start; by default where the guide says.
         seed: Of the noise of the bound. The global random state moves on: fork it where that matters.
     """
-    parts = []
-    for batch, (refining, judging) in zip(batches, _seeds(seed), strict=False):
-        torch.manual_seed(refining)
-        posterior = posterior_for(model, guide, batch, refinement=refinement, objective=objective, start=start)
-        torch.manual_seed(judging)
-        parts.append(terms(model, posterior, batch, particles=particles))
+    judged = _judged(model, guide, batches, refinement=refinement, objective=objective, start=start, seed=seed)
+    parts = [terms(model, posterior, batch, particles=particles) for posterior, batch in judged]
     return Terms(
         _joined(part.log_likelihood for part in parts),
         {name: _joined(part.site_kl[name] for part in parts) for name in parts[0].site_kl},
@@ -92,12 +89,17 @@ def bounds(
     )
 
 
-def _seeds(seed: int) -> Iterator[tuple[int, int]]:
-    """For each batch the seed of the noise that refines and, so that none is used twice, of that which judges."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        refining, judging = torch.randint(2**62, (2,), generator=generator).tolist()
-        yield refining, judging
+def _judged(
+    model: Program, guide: Program, batches: Iterable[Batch], *, seed: int, **inference: Any
+) -> Iterator[tuple[Program, Batch]]:
+    """The guide for each batch and the batch, torch seeded with noise that the refinement has not used."""
+    seeds = torch.Generator().manual_seed(seed)
+    for batch in batches:
+        refining, judging = torch.randint(2**62, (2,), generator=seeds).tolist()
+        torch.manual_seed(refining)
+        posterior = posterior_for(model, guide, batch, **inference)
+        torch.manual_seed(judging)
+        yield posterior, batch
 
 
 def _joined(parts: Iterable[Tensor]) -> Tensor:
@@ -136,10 +138,8 @@ def log_evidence(
         UsageError: The guide has no density.
     """
     found = []
-    for batch, (refining, judging) in zip(batches, _seeds(seed), strict=False):
-        torch.manual_seed(refining)
-        posterior = posterior_for(model, guide, batch, refinement=refinement, objective=objective, start=start)
-        torch.manual_seed(judging)
+    judged = _judged(model, guide, batches, refinement=refinement, objective=objective, start=start, seed=seed)
+    for posterior, batch in judged:
         at_once = max(1, min(samples, AT_ONCE // len(batch.index)))
         total = None
         for done in range(0, samples, at_once):

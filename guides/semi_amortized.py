@@ -10,7 +10,6 @@ from ppl_models.batch import UsageError
 
 __all__ = ["SemiAmortized"]
 
-
 REFINEMENT = Refinement(steps=20, rule=SGD(lr=5e-3, momentum=0.5, clip=20.0), final=0.1, decay=0.0)
 """The paper's number of steps and momentum; the step size and clip per datum that were best of those tried on MNIST."""
 

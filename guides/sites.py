@@ -36,7 +36,9 @@ class At:
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast inside: networks may run in half precision, distributions do not."""
     # Autocast knows no meta device, on which pairs are checked for host reads.
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class Site(NamedTuple):

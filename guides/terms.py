@@ -12,7 +12,7 @@ from guides.families import gaussian_kl
 from guides.sites import Program, Site, full_precision, run_program
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["Terms", "check_pair", "run_pair", "terms", "terms_of"]
+__all__ = ["Terms", "run_pair", "terms", "terms_of"]
 
 
 class Terms(NamedTuple):
@@ -94,7 +94,7 @@ def terms_of(
     Raises:
         UsageError: As for `terms`.
     """
-    check_pair(inferred, generated)
+    _check_pair(inferred, generated)
     first = next(iter(inferred.values())).value
     log_likelihood = scaled_log_likelihood = scaled_kl = first.new_zeros(shape)
     site_kl: dict[str, Tensor] = {}
@@ -123,7 +123,7 @@ def terms_of(
     return Terms(log_likelihood, site_kl, scaled_log_likelihood, scaled_kl)
 
 
-def check_pair(inferred: dict[str, Site], generated: dict[str, Site]) -> None:
+def _check_pair(inferred: dict[str, Site], generated: dict[str, Site]) -> None:
     """Refuse a guide and a model whose latent sites do not match, or latents without a density.
 
     Raises:

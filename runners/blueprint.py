@@ -6,10 +6,12 @@ a run folder cannot bring code of its own.
 """
 
 import inspect
+import platform
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -17,7 +19,10 @@ import guides
 import ppl_models
 from ppl_models import UsageError
 
-__all__ = ["describe", "rebuild"]
+if TYPE_CHECKING:
+    from runners.fit import Fit
+
+__all__ = ["config_of", "describe", "rebuild"]
 
 OPTIMIZERS = ("Adam", "AdamW", "RMSprop", "SGD")
 LARGEST = 100_000
@@ -66,6 +71,24 @@ def rebuild(description: Any) -> Any:
         return partial(make, **arguments) if name.startswith("torch.optim.") else make(**arguments)
     except (TypeError, ValueError) as error:
         raise UsageError(f"config.json: cannot make {name} ({str(error).splitlines()[0]})") from error
+
+
+def config_of(fit: "Fit") -> dict[str, Any]:
+    """What a fit was made from, as JSON; the data by name, size and fingerprint alone."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "pyro": pyro.__version__}
+    splits = {"train": fit.data.train, "test": fit.data.test}
+    sizes = {name: f"{len(split):,} data, {split.fingerprint()}" for name, split in splits.items()}
+    return {
+        "model": describe(fit.model),
+        "guide": describe(fit.guide),
+        "objective": describe(fit.objective),
+        "data": {"name": fit.data.name, "binarize": fit.data.binarize, **sizes},
+        **{name: describe(value) for name, value in fit.settings.items()},
+        "device": str(fit.device),
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+        **fit.origin,
+    }
 
 
 def _public() -> dict[str, Callable[..., Any]]:

@@ -15,6 +15,7 @@ from guides.sites import Program, run_program
 from guides.terms import terms
 from ppl_models import Batch, UsageError
 from runners.data import DataSet
+from runners.loop.errors import first_line
 from runners.loop.random import forked
 
 __all__ = ["check", "rehearse"]
@@ -76,7 +77,7 @@ def rehearse(model: Program, guide: Program, objective: Objective, batch: Batch)
         if all(type(piece).__module__.startswith(OURS) for piece in (model, guide, objective)):
             raise
         # Whatever the user's code raised: it is reported, with its cause chained.
-        line = (str(error).strip() or "nothing").splitlines()[0]
+        line = first_line(error)
         if "within the support" in line:
             line = "grey values are no Bernoulli's: say validate_args=False in the model, or --binarize"
         raise UsageError(f"on a small batch the pieces raised {type(error).__name__}: {line}") from error
@@ -110,10 +111,8 @@ def _check_runs(model: Program, guide: Program, batch: Batch) -> None:
         except UsageError:
             raise
         except Exception as error:  # whatever the user's code raised: it is reported, with its cause chained
-            line = (str(error).strip() or "nothing").splitlines()[0]
-            raise UsageError(
-                f"with {particles} particle{'s' * (particles > 1)} the pair raised {type(error).__name__}: {line}"
-            ) from error
+            count = f"{particles} particle{'s' * (particles > 1)}"
+            raise UsageError(f"with {count} the pair raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def _check_gradients(model: Program, guide: Program, batch: Batch) -> None:
@@ -174,5 +173,6 @@ def _check_host_reads(model: Program, guide: Program, batch: Batch) -> None:
         if loss.requires_grad:
             loss.backward()
     except Exception as error:  # whatever the user's code raised: it is reported, with its cause chained
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"the pair reads a tensor on the host, or makes one on another device: {line}") from error
+        raise UsageError(
+            f"the pair reads a tensor on the host, or makes one on another device: {first_line(error)}"
+        ) from error

@@ -25,8 +25,8 @@ from runners.assembly import data_of, pair_of
 from runners.fit import Fit
 from runners.loop.command import Parser, command, positive
 from runners.loop.folder import RunFolder
-from runners.options import DEFAULTS
 from runners.own import is_own
+from runners.presets import DEFAULTS
 from runners.summary import mean_and_error
 
 __all__ = ["Comparison", "compare", "main"]

@@ -1,7 +1,6 @@
 """A fit: a model, a guide and an objective in training on a data set, and everything that can be asked of them."""
 
 import copy
-import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,15 +21,17 @@ from guides.free import Rows
 from guides.objectives import ELBO, Objective
 from guides.refine import Refinement
 from guides.rules import Adam
-from guides.sites import FiniteSites, Program
+from guides.sites import Program
 from guides.terms import Terms
 from ppl_models import Batch, UsageError
 from runners import pictures, summary
-from runners.blueprint import describe
+from runners.blueprint import config_of
 from runners.check import rehearse
 from runners.data import DataSet
+from runners.divergence import check_finite, is_divergence, replay
 from runners.inference import InferenceStep, evaluating
 from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
+from runners.loop.errors import first_line
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW, Diverged, History
 from runners.loop.random import RandomState, forked
@@ -43,7 +44,6 @@ ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.9), fused=True)
 
 REPORT = Refinement(steps=200, rule=Adam(lr=0.1, betas=(0.8, 0.95)), final=0.01, decay=0.0)
 """How free rows are refined for reports."""
-
 
 REMEMBERED = 1000
 """Training data of whose codes Echo noise is made in evaluation."""
@@ -176,13 +176,13 @@ class Fit:
         if self.folder and not self._begun:
             self.begin()
         elif self.folder and steps is not None:
-            self.folder.write_json("config.json", self.config())
+            self.folder.write_json("config.json", config_of(self))
         if self.folder:
             self.folder.lock()
         frozen = [] if self.settings["train_model"] else [self.model]
-        for trained in (self.guide, self.model):
-            if isinstance(trained, nn.Module):
-                trained.train()
+        for program in (self.model, self.guide):
+            if isinstance(program, nn.Module):
+                program.train()  # Echo in eval mode, for one, makes its noise of an old bank
         with self._random.active(), evaluating(*frozen):
             try:
                 self.stopped = train(
@@ -199,11 +199,9 @@ class Fit:
             except Diverged as error:
                 raise UsageError(f"{error}{self._first_not_finite(error.step)}") from error
             except (torch.linalg.LinAlgError, ValueError) as error:
-                # A covariance that is none any more, or, in a first step, a parameter that torch refuses.
-                line = str(error).splitlines()[0]
-                if isinstance(error, UsageError) or not line.startswith(("linalg.", "Expected parameter")):
+                if not is_divergence(error):
                     raise
-                raise UsageError(f"step {self.history.step} left the finite numbers: {line}") from error
+                raise UsageError(f"step {self.history.step} left the finite numbers: {first_line(error)}") from error
             finally:
                 if self.folder:
                     self.folder.unlock()
@@ -289,7 +287,7 @@ class Fit:
         """
         if not self._tried:
             self._try()
-        self.folder.create(self.config(), restart=restart)
+        self.folder.create(config_of(self), restart=restart)
         self._begun = True
         return self
 
@@ -299,7 +297,7 @@ class Fit:
         Raises:
             UsageError: The checkpoint is broken or of other pieces, or the run was on other data.
         """
-        was, now = folder.read_json("config.json").get("data"), self.config()["data"]
+        was, now = folder.read_json("config.json").get("data"), config_of(self)["data"]
         if was != now:
             raise UsageError(f"{folder.path}: was trained on {was}, found {now}")
         load_checkpoint(folder.checkpoint, self._parts, device=self.device)
@@ -321,29 +319,12 @@ class Fit:
     def save(self, out: Path | str) -> Self:
         """Write this fit into a new run folder, from which `svi.load` makes it again."""
         folder = RunFolder(Path(out))
-        folder.create(self.config())
+        folder.create(config_of(self))
         self.folder, self._begun = folder, True
         self.folder.write_rows(self.history.rows)
         self._save_checkpoint()
         self.folder.unlock()
         return self
-
-    def config(self) -> dict[str, Any]:
-        """What this fit was made from, as JSON; the data by name and size alone."""
-        versions = {"python": platform.python_version(), "torch": torch.__version__, "pyro": pyro.__version__}
-        splits = {"train": self.data.train, "test": self.data.test}
-        sizes = {name: f"{len(split):,} data, {split.fingerprint()}" for name, split in splits.items()}
-        return {
-            "model": describe(self.model),
-            "guide": describe(self.guide),
-            "objective": describe(self.objective),
-            "data": {"name": self.data.name, "binarize": self.data.binarize, **sizes},
-            **{name: describe(value) for name, value in self.settings.items()},
-            "device": str(self.device),
-            "threads": torch.get_num_threads(),
-            "versions": versions,
-            **self.origin,
-        }
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -397,14 +378,7 @@ class Fit:
         return {"refinement": refinement, "objective": objective, "start": start}
 
     def _save_checkpoint(self) -> None:
-        for program in (self.model, self.guide):
-            # Parameters, and the tables of free rows; a user's buffers may hold infinities for a reason.
-            trained = dict(program.named_parameters()) if isinstance(program, nn.Module) else {}
-            if isinstance(program, Rows):
-                trained |= program.state_dict()
-            for name, value in trained.items():
-                if value.is_floating_point() and not value.isfinite().all():
-                    raise Diverged(max(self.history.step - 1, 0), name)
+        check_finite(self.model, self.guide, step=max(self.history.step - 1, 0))
         save_checkpoint(self.folder.checkpoint, self._parts)
 
     def _first_not_finite(self, step: int) -> str:
@@ -412,14 +386,13 @@ class Fit:
         if self.folder is None or not self.folder.checkpoint.exists():
             return " (where a run folder has a checkpoint, the site is named)"
         load_checkpoint(self.folder.checkpoint, self._parts, device=self.device)
-        try:
-            while self.history.step <= step:
-                self._step.before(self.history.step, self.settings["steps"])
-                with FiniteSites():
-                    self.history.record(self._step(next(self._stream)))
-        except FloatingPointError as error:
-            return f", first in {error} at step {self.history.step}; {self.folder.checkpoint} is of before"
-        return f", though every site is finite: an update; {self.folder.checkpoint} is of before"
+
+        def once() -> None:
+            self._step.before(self.history.step, self.settings["steps"])
+            self.history.record(self._step(next(self._stream)))
+
+        first = replay(once, self.history, until=step)
+        return f", {first}; {self.folder.checkpoint} is of before"
 
     def _picture(self, step: int) -> None:
         if step % max(self.settings["steps"] // self.settings["pictures"], 1) == 0:

@@ -47,6 +47,10 @@ class InferenceStep:
         self.rows = isinstance(guide, Rows)
         self.refinement = getattr(guide, "refinement", None)
         self.joint = self.refinement is not None and self.refinement.joint
+        self.exact = getattr(guide, "exact", False)
+        # A second derivative has to pass through what IWAE's other estimators detach.
+        plain = self.exact and isinstance(objective, IWAE)
+        self.inner = replace(objective, gradient="plain") if plain else objective
         self.validate = True
 
     def before(self, step: int, steps: int) -> None:
@@ -77,24 +81,20 @@ class InferenceStep:
 
     def refined(self, batch: Batch) -> At:
         """The guide at its parameters for this batch after the gradient steps, which a guide with rows then keeps."""
-        guide, exact = self.guide, getattr(self.guide, "exact", False)
-        params, objective = guide.start(batch), self.objective
-        if exact and isinstance(objective, IWAE):
-            # The other estimators detach what a second derivative has to pass through.
-            objective = replace(objective, gradient="plain")
+        guide, params = self.guide, self.guide.start(batch)
         refined, memory = refine(
             self.model,
             guide,
-            objective,
+            self.inner,
             batch,
             params,
             refinement=self.refinement,
             memory=guide.memory(batch) if self.rows else None,
-            exact=exact,
+            exact=self.exact,
         )
         if self.rows:
             guide.store(batch, refined, memory)
-        elif not exact:
+        elif not self.exact:
             # To first order the steps are a shift: the encoder gets the gradient at where they end.
             refined = {name: value + (refined[name] - value).detach() for name, value in params.items()}
         return At(guide, refined)

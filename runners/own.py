@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ppl_models import UsageError
+from runners.loop.errors import first_line
 
 __all__ = ["is_own", "own"]
 
@@ -35,7 +36,7 @@ def own(text: str, **offered: Any) -> Any:
     try:
         return found(**{name: value for name, value in offered.items() if name in taken})
     except Exception as error:  # whatever the user's code raised: it is reported, with its cause chained
-        raise UsageError(f"{text}: making it raised {type(error).__name__}: {_line(error)}") from error
+        raise UsageError(f"{text}: making it raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def _imported(path: Path) -> ModuleType:
@@ -54,11 +55,7 @@ def _imported(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise UsageError(f"{path}: importing it raised {type(error).__name__}: {_line(error)}") from error
+        raise UsageError(f"{path}: importing it raised {type(error).__name__}: {first_line(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
     return module
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or "nothing").splitlines()[0]

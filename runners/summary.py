@@ -135,7 +135,6 @@ def _is_grey(fit: "Fit") -> bool:
     return False
 
 
-@torch.no_grad()
 def _gaussian(fit: "Fit", elbo: float, images: int, updates: int | None) -> dict[str, float]:
     r"""What a Gaussian likelihood's variance and squared errors are, and the course's loss that the ELBO stands for.
 
@@ -143,16 +142,13 @@ def _gaussian(fit: "Fit", elbo: float, images: int, updates: int | None) -> dict
     :math:`\|x - \hat x\|^2 / (\sigma^2 d) + \mathrm{tr}\,\Sigma + \|\mu\|^2 - d_z - \log\det\Sigma` is
     :math:`-2\,ELBO - d \log 2\pi v`.
     """
-    variance = float(fit.model.likelihood.log_variance.exp())
+    variance = fit.model.likelihood.log_variance.exp().item()
     size = math.prod(fit.data.shape)
-    errors = {}
-    for name, split, count in (("train", fit.data.train, max(images, 1000)), ("test", fit.data.test, images)):
-        with fit.aside():
-            squares = []
-            for batch in split.first(min(count, len(split))).in_order(500):
-                posterior = fit.posterior(batch, updates=updates, rows=name == "train")
-                squares.append((batch.x - predictive(fit.model, posterior, batch).mean).square().flatten(1).mean(1))
-            errors[name] = float(torch.cat(squares).mean())
+    train = fit.data.train.first(min(max(images, 1000), len(fit.data.train)))
+    errors = {
+        "train": _squared_error(fit, train, updates=updates, rows=not getattr(fit.guide, "carried", False)),
+        "test": _squared_error(fit, fit.data.test.first(images), updates=updates, rows=False),
+    }
     return {
         "variance": variance,
         "train_squared_error": errors["train"],
@@ -161,6 +157,16 @@ def _gaussian(fit: "Fit", elbo: float, images: int, updates: int | None) -> dict
         "course_sigma2": variance / size,
         "course_loss": -2 * elbo - size * math.log(2 * math.pi * variance),
     }
+
+
+def _squared_error(fit: "Fit", images: Any, *, updates: int | None, rows: bool) -> float:
+    """The mean squared error of sampled reconstructions, per pixel and channel."""
+    squares = []
+    with fit.aside():
+        for batch in images.in_order(500):
+            posterior = fit.posterior(batch, updates=updates, rows=rows)
+            squares.append((batch.x - predictive(fit.model, posterior, batch).mean).square().flatten(1).mean(1))
+    return float(torch.cat(squares).mean())
 
 
 def _means(parts: Terms) -> dict[str, float]:

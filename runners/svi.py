@@ -33,11 +33,11 @@ from runners.fit import Fit
 from runners.loop.command import Options, command, interrupted, options_of
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW
-from runners.options import DEFAULTS, PRESETS, QUICK, check_options, parser
+from runners.options import check_options, parser
 from runners.own import is_own
+from runners.presets import DEFAULTS, PRESETS, QUICK
 
 __all__ = ["check", "fit", "load", "main"]
-
 
 SOURCE = ("data", "data_root", "binarize", "all_train")
 """The options that say which data a run is on."""

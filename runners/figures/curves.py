@@ -58,7 +58,8 @@ def curves(
         axes = figure.add_subplot(down, across, position)
         _draw(axes, column, runs, references or {})
         axes.set_title(TITLES.get(column, column.replace("_", " ")), fontsize=11)
-        axes.set_ylabel(unit if column in IN_UNITS else "", fontsize=9)
+        in_units = column in IN_UNITS or (column.startswith("kl_") and column != "kl_weight")
+        axes.set_ylabel(unit if in_units else "", fontsize=9)
     if legend_lines:
         lines = figure.axes[0].lines[: len(runs)]
         figure.legend(handles=lines, loc="outside lower center", ncols=across + 1, frameon=False)

@@ -8,6 +8,7 @@ import torch
 
 from ppl_models import UsageError
 from runners.loop.atomic import write_atomically
+from runners.loop.errors import first_line
 
 __all__ = ["Part", "load_checkpoint", "save_checkpoint"]
 
@@ -43,7 +44,7 @@ def load_checkpoint(path: Path, parts: dict[str, Part], *, device: torch.device)
     except UsageError:
         raise
     except Exception as error:  # bytes that somebody changed can raise anything in a zip and pickle reader
-        raise UsageError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+        raise UsageError(f"{path}: not a readable checkpoint ({first_line(error)})") from error
     if not isinstance(states, dict) or set(states) != set(parts):
         found = sorted(states) if isinstance(states, dict) else type(states).__name__
         raise UsageError(f"{path}: a checkpoint of {found}, expected one of {sorted(parts)}")
@@ -51,8 +52,4 @@ def load_checkpoint(path: Path, parts: dict[str, Part], *, device: torch.device)
         try:
             part.load_state_dict(states[name])
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path}: its '{name}' does not fit this run ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"{path}: its '{name}' does not fit this run ({first_line(error)})") from error

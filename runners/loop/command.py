@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from ppl_models import UsageError
 from runners.loop.folder import RunFolder
+from runners.own import is_own
 
 __all__ = [
     "Options",
@@ -162,7 +163,7 @@ def options_of(
             raise UsageError(f"{folder.path}: was not made by a command; in Python, svi.load goes on with it")
         for option, value in given.items():
             same = saved.get(option) == value or _resolved(saved.get(option)) == _resolved(value)
-            if ".py:" in str(value) and ".py:" in str(saved.get(option)):
+            if is_own(str(value)) and is_own(str(saved.get(option))):
                 # A file of the user's own may have moved; naming it again is what allows it to run.
                 same = value.rpartition(":")[2] == saved[option].rpartition(":")[2]
             if option not in NOT_SETTINGS and not same:
@@ -170,7 +171,7 @@ def options_of(
                     f"--{option.replace('_', '-')}: {folder.path} was started with {saved.get(option)!r}, found "
                     f"{value!r}; leave it out, or start another run"
                 )
-        moved = {o: value for o, value in given.items() if o in NOT_SETTINGS or ".py:" in str(value)}
+        moved = {o: value for o, value in given.items() if o in NOT_SETTINGS or is_own(str(value))}
         return dict(defaults) | saved | moved, folder, resume
     preset = presets[given.get("preset", next(iter(presets)))]
     options = dict(defaults) | preset | (quick if given.get("quick") else {}) | given

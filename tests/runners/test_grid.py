@@ -11,7 +11,8 @@ from ppl_models import UsageError
 from runners.assembly import objective_of, pair_of
 from runners.data import DataSet, Images
 from runners.fit import Fit
-from runners.options import DEFAULTS, FAMILIES, GUIDES, MODELS, NEEDED, PRESETS, check_options, parser
+from runners.options import FAMILIES, GUIDES, MODELS, NEEDED, check_options, parser
+from runners.presets import DEFAULTS, PRESETS
 from runners.svi import main
 
 OBJECTIVES = ("elbo", "annealed", "beta", "constrained", "iwae")

@@ -10,8 +10,8 @@ import small
 from ppl_models import UsageError
 from runners import compare, svi
 from runners.assembly import data_of, pair_of
-from runners.options import DEFAULTS
 from runners.own import own
+from runners.presets import DEFAULTS
 
 MINE = """
 import pyro

@@ -26,6 +26,7 @@ VARIANTS = {
     "s2 in bf16": ["--guide", "amortized", "--precision", "bf16"],
     "s6": ["--preset", "s6", "--binarize", "none", "--hidden", "20", "20", "--pictures", "2"],
     "s7 without labels": ["--preset", "s7-unlabelled", "--binarize", "none", "--hidden", "20", "20", "--batch", "10"],
+    "gaussian, carried": ["--likelihood", "gaussian", "--carried"],
     "gaussian": ["--likelihood", "gaussian", "--sigma2", "0.1", "--guide", "amortized", "--learn-sigma2"],
     "s3": ["--preset", "s3", "--schedule", "cyclical"],
     "s4": ["--preset", "s4"],
