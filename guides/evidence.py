@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +14,24 @@ from guides.sites import At, Params, Program
 from guides.terms import Terms, terms
 from ppl_models.batch import Batch
 
-__all__ = ["bounds", "log_evidence", "posterior_for"]
+__all__ = ["Evidence", "bounds", "importance_sample", "posterior_for"]
 
-AT_ONCE = 20_000
-"""Decoded samples at a time, which bounds the memory of importance sampling."""
+ROWS = {"cpu": 2_000, "cuda": 50_000}
+"""Samples decoded at a time: more would leave a CPU's cache, fewer leave a GPU idle."""
+
+
+class Evidence(NamedTuple):
+    r"""What importance weights say of each datum, `(data,)` each, in float64.
+
+    Attributes:
+        log_evidence: The estimate of log p(x) in nats.
+        elbo: The mean log-weight, which is the evidence lower bound on the same samples.
+        effective_samples: :math:`(\sum w)^2 / \sum w^2`, from 1, where a single sample has all the weight, to S.
+    """
+
+    log_evidence: Tensor
+    elbo: Tensor
+    effective_samples: Tensor
 
 
 def posterior_for(
@@ -108,7 +122,7 @@ def _joined(parts: Iterable[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def log_evidence(
+def importance_sample(
     model: Program,
     guide: Program,
     batches: Iterable[Batch],
@@ -118,11 +132,11 @@ def log_evidence(
     objective: Objective | None = None,
     start: Callable[[Batch], Params] | None = None,
     seed: int = 0,
-) -> Tensor:
-    r"""Importance-sampled :math:`\log \frac1S \sum_s p(x, z_s) / q(z_s \mid x)` of each datum, `(data,)`, in nats.
+) -> Evidence:
+    r"""Importance-sampled evidence of each datum, :math:`\log \frac1S \sum_s w_s`, :math:`w = p(x, z) / q(z \mid x)`.
 
     A lower bound of log p(x) in expectation, the tighter the more samples (Burda et al. 2016, arXiv:1509.00519). The
-    samples are drawn and decoded a few at a time, the encoder runs once.
+    encoder runs once; samples are drawn and decoded a few at a time, so that memory does not grow with their number.
 
     Args:
         model: The model.
@@ -137,14 +151,19 @@ def log_evidence(
     Raises:
         UsageError: The guide has no density.
     """
-    found = []
     judged = _judged(model, guide, batches, refinement=refinement, objective=objective, start=start, seed=seed)
-    for posterior, batch in judged:
-        at_once = max(1, min(samples, AT_ONCE // len(batch.index)))
-        total = None
-        for done in range(0, samples, at_once):
-            particles = min(at_once, samples - done)
-            part = importance_terms(model, posterior, batch, particles=particles).elbo.logsumexp(0)
-            total = part if total is None else torch.logaddexp(total, part)
-        found.append(total - math.log(samples))
-    return torch.cat(found)
+    parts = [_importance_sample(model, posterior, batch, samples) for posterior, batch in judged]
+    return Evidence(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _importance_sample(model: Program, posterior: Program, batch: Batch, samples: int) -> Evidence:
+    at_once = max(1, ROWS.get(batch.index.device.type, ROWS["cuda"]) // len(batch.index))
+    firsts, seconds, sums = [], [], []
+    for done in range(0, samples, at_once):
+        particles = min(at_once, samples - done)
+        log_weights = importance_terms(model, posterior, batch, particles=particles).elbo.double()
+        firsts.append(log_weights.logsumexp(0))
+        seconds.append((2 * log_weights).logsumexp(0))
+        sums.append(log_weights.sum(0))
+    first, second = torch.stack(firsts).logsumexp(0), torch.stack(seconds).logsumexp(0)
+    return Evidence(first - math.log(samples), torch.stack(sums).sum(0) / samples, (2 * first - second).exp())

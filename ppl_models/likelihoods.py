@@ -1,6 +1,7 @@
 """Likelihoods p(x given z): functions from a decoder's outputs to a distribution over whole images."""
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -18,7 +19,36 @@ class Bernoulli(nn.Module):
 
     def forward(self, outputs: Tensor) -> dist.TorchDistribution:
         """Distribution over `(*leading)` images from `outputs`, logits `(*leading, C, H, W)`."""
-        return dist.Bernoulli(logits=outputs, validate_args=False).to_event(3)
+        return _BernoulliImages(dist.Bernoulli(logits=outputs, validate_args=False), 3)
+
+
+class _BernoulliImages(dist.Independent):
+    r"""Independent Bernoulli pixels, :math:`\log p(x) = x^\top a - \sum_i \log(1 + e^{a_i})`.
+
+    As Pyro's, which calculates it pixel by pixel and in several times the time.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits = self.base_dist.logits.flatten(-3)
+        return torch.linalg.vecdot(value.flatten(-3), logits) - _LogNormalizer.apply(logits)
+
+
+class _LogNormalizer(torch.autograd.Function):
+    r""":math:`\sum_i \log(1 + e^{a_i})` over the last dimension, `(*, n) → (*)`.
+
+    As :math:`\max(a, 0) + \log(1 + e^{-|a|})`, in place and without `log1p`, in a third of softplus's time on a CPU;
+    what 1 + t rounds off is below 1e-7 per pixel in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        return logits.abs().neg_().exp_().add_(1).log_().sum(-1) + logits.clamp(min=0).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (logits,) = ctx.saved_tensors
+        return grad.unsqueeze(-1) * logits.sigmoid()
 
 
 class Gaussian(nn.Module):

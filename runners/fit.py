@@ -12,11 +12,11 @@ from typing import Any, Literal, Self
 import pyro
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from guides.echo import echo_of
-from guides.evidence import bounds, log_evidence, posterior_for
+from guides.evidence import Evidence, bounds, importance_sample, posterior_for
 from guides.free import Rows
 from guides.objectives import ELBO, Objective
 from guides.refine import Refinement
@@ -243,9 +243,9 @@ class Fit:
             refinement = self._refinement(updates, rows=rows)
             return bounds(self.model, self.guide, images.in_order(size), particles=particles, **refinement)
 
-    def log_evidence(
+    def evidence(
         self, images: Any, *, samples: int = 1000, updates: int | None = None, rows: bool = False, size: int = 100
-    ) -> Tensor:
+    ) -> Evidence:
         """Importance-sampled log p(x) of each image, `(images,)`, in float32; the arguments are those of `bounds`.
 
         Raises:
@@ -253,7 +253,7 @@ class Fit:
         """
         with self.aside():
             refinement = self._refinement(updates, rows=rows)
-            return log_evidence(self.model, self.guide, images.in_order(size), samples=samples, **refinement)
+            return importance_sample(self.model, self.guide, images.in_order(size), samples=samples, **refinement)
 
     def remark(self) -> str | None:
         """What the objective has to say about the run so far, such as that its target is out of reach."""

@@ -63,7 +63,7 @@ def result(
         found["gaussian"] = _gaussian(fit, found["test"]["elbo"], count, updates)
     if evidence:
         first = fit.data.test.first(min(images or 1000, len(fit.data.test)))
-        values = fit.log_evidence(first, samples=evidence, updates=updates)
+        values = fit.evidence(first, samples=evidence, updates=updates).log_evidence
         mean, error = mean_and_error(values)
         found["evidence"] = {"log_evidence": mean, "images": len(values), "samples": evidence}
         if len(values) > 1:

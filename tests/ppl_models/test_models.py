@@ -1,3 +1,4 @@
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -96,3 +97,28 @@ def test_glorot_start() -> None:
         bound = (6 / (25 * (in_channels + out_channels))) ** 0.5
         assert 0.9 * bound < layer.weight.abs().max() <= bound
         assert not layer.bias.any()
+
+
+def test_bernoulli_images_are_pyros() -> None:
+    """Value, gradient and second derivative, at logits that are large, and at 0 where pieces meet."""
+    logits = (30 * torch.randn(4, 3, 1, 5, 5, dtype=torch.float64)).requires_grad_()
+    with torch.no_grad():
+        logits[0, 0] = 0.0
+    x = torch.rand(3, 1, 5, 5, dtype=torch.float64)
+    ours = Bernoulli()(logits)
+    theirs = dist.Bernoulli(logits=logits, validate_args=False).to_event(3)
+    torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x))
+    found = []
+    for likelihood in (ours, theirs):
+        (first,) = torch.autograd.grad(likelihood.log_prob(x).sum(), logits, create_graph=True)
+        found.append((first, *torch.autograd.grad((first * logits.detach()).sum(), logits)))
+    torch.testing.assert_close(*found)
+    assert ours.expand([2, 4, 3]).log_prob(x).shape == (2, 4, 3)
+    assert torch.equal(ours.mean, theirs.mean)
+
+
+def test_bernoulli_images_are_exact_enough_in_single_precision() -> None:
+    logits = torch.linspace(-120, 120, 784).view(1, 1, 28, 28)
+    x = (torch.rand(1, 1, 28, 28) < 0.5).float()
+    exact = Bernoulli()(logits.double()).log_prob(x.double())
+    torch.testing.assert_close(Bernoulli()(logits).log_prob(x).double(), exact, rtol=1e-6, atol=1e-4)

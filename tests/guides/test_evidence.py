@@ -1,0 +1,95 @@
+import math
+
+import pyro
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import batch_of, general_ppca, sampled
+
+from guides import Diagonal, Free, evidence
+from guides.evidence import importance_sample
+from guides.iwae import importance_terms
+from guides.sites import At
+from ppl_models import PPCA, Batch
+
+
+class Off(nn.Module):
+    """The best diagonal guide of PPCA, made wider."""
+
+    def __init__(self, model: PPCA, x: Tensor, *, wider: float) -> None:
+        super().__init__()
+        best = model.mean_field(x)
+        self.family = Free(len(x), family=Diagonal(2)).double()
+        self.params = {"loc": best.mean.detach(), "log": best.stddev.log().detach().expand(len(x), 2) + wider}
+
+    def start(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: value[batch.index] for name, value in self.params.items()}
+
+    def sample(self, batch: Batch, params: dict[str, Tensor]) -> Tensor:
+        return self.family.sample(batch, params)
+
+
+def test_importance_sampling_of_ppca(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(evidence.ROWS, "cpu", 20_000)  # in several parts
+    model = general_ppca()
+    x = sampled(model, 50)
+    halves = [batch_of(x[:30]), Batch(x[30:], None, torch.arange(30, 50))]
+    found = importance_sample(model, Off(model, x, wider=0.4), halves, samples=30_000).log_evidence
+    torch.testing.assert_close(found, model.evidence(x), rtol=0, atol=0.05)
+    assert (found - model.evidence(x)).mean().abs() < 0.005
+
+
+@pytest.mark.parametrize("rows", [12, 1000])
+def test_sums_are_those_of_the_weights(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many samples are decoded at a time; 7 samples of 4 data, at most 3 samples at a time."""
+    monkeypatch.setitem(evidence.ROWS, "cpu", rows)
+    model = general_ppca()
+    x = sampled(model, 4)
+    guide, batch = Off(model, x, wider=0.5), batch_of(x)
+    seen = []
+
+    def noted(*args: object, **settings: object) -> object:
+        seen.append(importance_terms(*args, **settings))
+        return seen[-1]
+
+    monkeypatch.setattr(evidence, "importance_terms", noted)
+    found = importance_sample(model, guide, [batch], samples=7)
+    assert [len(part.elbo) for part in seen] == ([3, 3, 1] if rows == 12 else [7])
+    for datum, weights in enumerate(torch.cat([part.elbo for part in seen]).exp().mT.tolist()):
+        assert found.log_evidence[datum].item() == pytest.approx(math.log(sum(weights) / 7))
+        assert found.elbo[datum].item() == pytest.approx(sum(map(math.log, weights)) / 7)
+        effective = sum(weights) ** 2 / sum(w**2 for w in weights)
+        assert found.effective_samples[datum].item() == pytest.approx(effective)
+
+
+def test_the_posteriors_weights_are_all_alike() -> None:
+    model = general_ppca()
+    x = sampled(model, 5)
+    found = importance_sample(model, model.exact_guide, [batch_of(x)], samples=10)
+    for bound in (found.log_evidence, found.elbo):
+        torch.testing.assert_close(bound, model.evidence(x))
+    torch.testing.assert_close(found.effective_samples, torch.full((5,), 10.0, dtype=torch.float64))
+
+
+def test_an_encoder_runs_once_for_all_samples() -> None:
+    model = general_ppca()
+    x = sampled(model, 3)
+    calls = []
+
+    class Counted(Off):
+        def start(self, batch: Batch) -> dict[str, Tensor]:
+            calls.append(len(batch.index))
+            return super().start(batch)
+
+    importance_sample(model, Counted(model, x, wider=0.0), [batch_of(x)], samples=5_000)
+    assert calls == [3]
+
+
+def test_guides_are_taken_where_their_parameters_are() -> None:
+    """A program at given parameters, which has no start, is its own posterior."""
+    model = general_ppca()
+    x = sampled(model, 3)
+    guide, batch = Off(model, x, wider=0.3), batch_of(x)
+    at = At(guide, guide.start(batch))
+    with pyro.validation_enabled(True):
+        torch.testing.assert_close(*(importance_sample(model, g, [batch], samples=20) for g in (guide, at)))
