@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from guides.objectives import ELBO, Objective
 from guides.refine import Refinement, refine
 from guides.sites import At, Params, Program
 from guides.terms import Terms, terms
-from ppl_models.batch import Batch
+from ppl_models.batch import Batch, UsageError
 
-__all__ = ["Evidence", "bounds", "importance_sample", "posterior_for"]
+__all__ = ["Evidence", "bounds", "importance_sample", "posterior_for", "posteriors"]
 
 ROWS = {"cpu": 2_000, "cuda": 50_000}
 """Samples decoded at a time: more would leave a CPU's cache, fewer leave a GPU idle."""
@@ -93,7 +94,8 @@ def bounds(
         start: Where those start; by default where the guide says.
         seed: Of the noise of the bound. The global random state moves on: fork it where that matters.
     """
-    judged = _judged(model, guide, batches, refinement=refinement, objective=objective, start=start, seed=seed)
+    posterior = partial(posterior_for, model, guide, refinement=refinement, objective=objective, start=start)
+    judged = posteriors(posterior, batches, seed=seed)
     parts = [terms(model, posterior, batch, particles=particles) for posterior, batch in judged]
     return Terms(
         _joined(part.log_likelihood for part in parts),
@@ -103,17 +105,31 @@ def bounds(
     )
 
 
-def _judged(
-    model: Program, guide: Program, batches: Iterable[Batch], *, seed: int, **inference: Any
+def posteriors(
+    posterior: Callable[[Batch], Program], batches: Iterable[Batch], *, seed: int
 ) -> Iterator[tuple[Program, Batch]]:
-    """The guide for each batch and the batch, torch seeded with noise that the refinement has not used."""
+    """The guide for each batch and the batch, torch seeded with noise that the posterior has not used.
+
+    Args:
+        posterior: From a batch to the guide as it stands for it, such as `fit.posterior`, or `lambda batch: guide`.
+        batches: The data.
+        seed: Of all noise. The global random state moves on: fork it where that matters.
+
+    Raises:
+        UsageError: `posterior` makes no guide of a batch.
+    """
     seeds = torch.Generator().manual_seed(seed)
     for batch in batches:
         refining, judging = torch.randint(2**62, (2,), generator=seeds).tolist()
         torch.manual_seed(refining)
-        posterior = posterior_for(model, guide, batch, **inference)
+        program = posterior(batch)
+        if not callable(program):
+            raise UsageError(
+                f"posterior(batch) is a {type(program).__name__}, expected a guide: pass fit.posterior, or "
+                "lambda batch: guide"
+            )
         torch.manual_seed(judging)
-        yield posterior, batch
+        yield program, batch
 
 
 def _joined(parts: Iterable[Tensor]) -> Tensor:
@@ -151,7 +167,8 @@ def importance_sample(
     Raises:
         UsageError: The guide has no density.
     """
-    judged = _judged(model, guide, batches, refinement=refinement, objective=objective, start=start, seed=seed)
+    posterior = partial(posterior_for, model, guide, refinement=refinement, objective=objective, start=start)
+    judged = posteriors(posterior, batches, seed=seed)
     parts = [_importance_sample(model, posterior, batch, samples) for posterior, batch in judged]
     return Evidence(*(torch.cat(values) for values in zip(*parts, strict=True)))
 

@@ -1,8 +1,9 @@
 """Families of approximate posteriors: what their parameters are called and which distribution they make.
 
 A family is a module with `latents`; `initial()`, a vector per parameter, which stands for N(0, I) or something near;
-and `distribution(params, index)`. Encoders get a head, tables a column, for each entry of those vectors. A family
-whose distributions state a `rate` instead of a density says `density = False`.
+`around(loc, scale)`, the same for another Gaussian of independent dimensions; and `distribution(params, index)`.
+Encoders get a head, tables a column, for each entry of those vectors. A family whose distributions state a `rate`
+instead of a density says `density = False`.
 """
 
 import math
@@ -35,8 +36,11 @@ class Diagonal(nn.Module):
 
     def initial(self) -> dict[str, Tensor]:
         """The parameters of N(0, I), by name, each `(latents,)`; their names and sizes are the family's."""
-        one = 0.0 if self.scale == "log" else math.log(math.expm1(1 - 1e-6))
-        return {"loc": torch.zeros(self.latents), self.scale: torch.full((self.latents,), one)}
+        return self.around(torch.zeros(self.latents), torch.ones(self.latents))
+
+    def around(self, loc: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        """The parameters of N(loc, scale²), both `(*, latents)`."""
+        return {"loc": loc, self.scale: scale.log() if self.scale == "log" else (scale - 1e-6).expm1().log()}
 
     def distribution(self, params: dict[str, Tensor], index: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution of parameters `(*batch, latents)`, batch shape `batch`; which data they are is ignored."""
@@ -61,7 +65,12 @@ class FullRank(nn.Module):
 
     def initial(self) -> dict[str, Tensor]:
         """The parameters of N(0, I): `loc` `(k,)` and `tril` `(k(k + 1)/2,)`, all 0."""
-        return {"loc": torch.zeros(self.latents), "tril": torch.zeros(self.latents * (self.latents + 1) // 2)}
+        return self.around(torch.zeros(self.latents), torch.ones(self.latents))
+
+    def around(self, loc: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        """The parameters of N(loc, scale²), both `(*, k)`."""
+        row, column = self.entries
+        return {"loc": loc, "tril": torch.where(row == column, scale.log()[..., row], 0.0)}
 
     def distribution(self, params: dict[str, Tensor], index: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution of parameters `(*batch, size)`, batch shape `batch`; which data they are is ignored."""
@@ -99,10 +108,14 @@ class LowRank(nn.Module):
         columns equal: from there gradients never find a direction. F starts as orthogonal columns of length 0.1,
         those of the cosine transform: distinct, and the same each time, which random ones would not be.
         """
-        row, column = torch.arange(self.latents), torch.arange(self.rank)
+        return self.around(torch.zeros(self.latents), torch.ones(self.latents))
+
+    def around(self, loc: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        """Near N(loc, scale²), both `(*, k)`: F is as in `initial`, its rows times the scale."""
+        row, column = (torch.arange(size, dtype=loc.dtype, device=loc.device) for size in (self.latents, self.rank))
         columns = torch.cos(math.pi / self.latents * (row.unsqueeze(-1) + 0.5) * column)
-        factor = 0.1 * columns / columns.norm(dim=0)
-        return {"loc": torch.zeros(self.latents), "log": torch.zeros(self.latents), "factor": factor.flatten()}
+        factor = 0.1 * columns / columns.norm(dim=0) * scale.unsqueeze(-1)
+        return {"loc": loc, "log": scale.log(), "factor": factor.flatten(-2)}
 
     def distribution(self, params: dict[str, Tensor], index: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution of parameters `(*batch, size)`, batch shape `batch`; which data they are is ignored."""

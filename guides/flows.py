@@ -58,8 +58,11 @@ class Flow(nn.Module):
 
     def initial(self) -> dict[str, Tensor]:
         """The base N(0, I), `loc` and `log` (of its scale) `(latents,)`, and the `context` `(context,)`; all 0."""
-        sizes = {"loc": self.latents, "log": self.latents, "context": self.context}
-        return {name: torch.zeros(size) for name, size in sizes.items()}
+        return self.around(torch.zeros(self.latents), torch.ones(self.latents))
+
+    def around(self, loc: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        """The base N(loc, scale²), both `(*, latents)`, and a `context` of 0; the transforms change it further."""
+        return {"loc": loc, "log": scale.log(), "context": loc.new_zeros(*loc.shape[:-1], self.context)}
 
     def distribution(self, params: dict[str, Tensor], index: Tensor | None = None) -> dist.TorchDistribution:
         """The distribution of parameters `(*batch, size)`, batch shape `batch`; which data they are is ignored."""

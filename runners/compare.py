@@ -21,12 +21,8 @@ from guides.free import Rows
 from guides.semi_amortized import REFINEMENT
 from ppl_models import UsageError
 from runners import svi
-from runners.assembly import data_of, pair_of
 from runners.fit import Fit
 from runners.loop.command import Parser, command, positive
-from runners.loop.folder import RunFolder
-from runners.own import is_own
-from runners.presets import DEFAULTS
 from runners.summary import mean_and_error
 
 __all__ = ["Comparison", "compare", "main"]
@@ -101,19 +97,6 @@ def compare(
     return Comparison(elbo, kl, seconds, echo)
 
 
-def _loaded(folder: Path, own: dict[str, str]) -> Fit:
-    """A command's run, with pieces from a user's file where they are named here and the run has its own."""
-    config = RunFolder(folder).read_json("config.json")
-    saved = config.get("options", {}) if isinstance(config, dict) else {}
-    named = {name: text for name, text in own.items() if is_own(str(saved.get(name)))}
-    if not named:
-        return svi.load(folder)
-    options = DEFAULTS | saved | named
-    data = data_of(options)
-    pieces = dict(zip(("model", "guide"), pair_of(options, data), strict=True))
-    return svi.load(folder, data=data, **{name: pieces[name] for name in named})
-
-
 def _refined(fit: Fit, updates: int, *, where: str) -> Fit:
     """The same encoder, semi-amortized after the fact."""
     if type(fit.guide) is not Amortized or not has_density(fit.guide.family):
@@ -136,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     parser.add_argument("--images", type=positive, default=1000, help="of the test set, the first ones")
     options = parser.parse_args(argv)
     own = {name: getattr(options, name) for name in ("model", "guide") if getattr(options, name)}
-    fits = [_loaded(folder, own) for folder in options.runs]
+    fits = [svi.load_named(folder, own) for folder in options.runs]
     names = [folder.name for folder in options.runs]
     if options.free:
         first = fits[0]

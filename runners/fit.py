@@ -1,6 +1,7 @@
 """A fit: a model, a guide and an objective in training on a data set, and everything that can be asked of them."""
 
 import copy
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -244,7 +245,14 @@ class Fit:
             return bounds(self.model, self.guide, images.in_order(size), particles=particles, **refinement)
 
     def evidence(
-        self, images: Any, *, samples: int = 1000, updates: int | None = None, rows: bool = False, size: int = 100
+        self,
+        images: Any,
+        *,
+        samples: int = 1000,
+        updates: int | None = None,
+        rows: bool = False,
+        size: int = 100,
+        seed: int = 0,
     ) -> Evidence:
         """Importance-sampled log p(x) of each image, `(images,)`, in float32; the arguments are those of `bounds`.
 
@@ -253,7 +261,9 @@ class Fit:
         """
         with self.aside():
             refinement = self._refinement(updates, rows=rows)
-            return importance_sample(self.model, self.guide, images.in_order(size), samples=samples, **refinement)
+            count = math.ceil(len(images) / size)
+            bar = tqdm(images.in_order(size), "evidence", count, leave=False, disable=not self.progress)
+            return importance_sample(self.model, self.guide, bar, samples=samples, seed=seed, **refinement)
 
     def remark(self) -> str | None:
         """What the objective has to say about the run so far, such as that its target is out of reach."""

@@ -17,7 +17,7 @@ from runners.predictive import predictive
 if TYPE_CHECKING:
     from runners.fit import Fit
 
-__all__ = ["lines", "mean_and_error", "result", "write"]
+__all__ = ["GREY", "is_grey", "lines", "mean_and_error", "means", "result", "write"]
 
 ECHO = "the marginal q(z) of the codes, not the model's"
 GREY = "Bernoulli on grey values: not comparable with binary images"
@@ -43,7 +43,7 @@ def result(
     """
     free, refined = isinstance(fit.guide, Rows), getattr(fit.guide, "refinement", None) is not None
     count = min(images or (1000 if refined else len(fit.data.test)), len(fit.data.test))
-    grey = _is_grey(fit)
+    grey = is_grey(fit)
     found = {
         "data": fit.data.name,
         "binarize": fit.data.binarize,
@@ -57,17 +57,14 @@ def result(
         first = fit.data.train.first(min(count, len(fit.data.train)))
         found["updates"] = 200 if updates is None else updates
         kept = not getattr(fit.guide, "carried", False)  # a carried guide has forgotten each image
-        found["train_refined"] = _means(fit.bounds(first, updates=updates, rows=kept))
-    found["test"] = _means(fit.bounds(fit.data.test.first(count), updates=updates))
+        found["train_refined"] = _parts(fit.bounds(first, updates=updates, rows=kept))
+    found["test"] = _parts(fit.bounds(fit.data.test.first(count), updates=updates))
     if isinstance(getattr(fit.model, "likelihood", None), Gaussian):
         found["gaussian"] = _gaussian(fit, found["test"]["elbo"], count, updates)
     if evidence:
         first = fit.data.test.first(min(images or 1000, len(fit.data.test)))
         values = fit.evidence(first, samples=evidence, updates=updates).log_evidence
-        mean, error = mean_and_error(values)
-        found["evidence"] = {"log_evidence": mean, "images": len(values), "samples": evidence}
-        if len(values) > 1:
-            found["evidence"]["log_evidence_se"] = error
+        found["evidence"] = {"samples": evidence, **means(log_evidence=values)}
     remark = fit.remark()
     return found | ({"remark": remark} if remark else {})
 
@@ -121,7 +118,17 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
 
 
-def _is_grey(fit: "Fit") -> bool:
+def means(**figures: Tensor) -> dict[str, float]:
+    """How many images, and by name each figure's mean over them and, unless there is one alone, standard error."""
+    found: dict[str, float] = {"images": len(next(iter(figures.values())))}
+    for name, values in figures.items():
+        found[name], error = mean_and_error(values)
+        if len(values) > 1:
+            found[f"{name}_se"] = error
+    return found
+
+
+def is_grey(fit: "Fit") -> bool:
     """Whether a Bernoulli likelihood, the user's own too, is asked about values between 0 and 1."""
     with fit.aside():
         batch = next(fit.data.test.first(min(20, len(fit.data.test))).in_order(20))
@@ -169,11 +176,5 @@ def _squared_error(fit: "Fit", images: Any, *, updates: int | None, rows: bool) 
     return float(torch.cat(squares).mean())
 
 
-def _means(parts: Terms) -> dict[str, float]:
-    """Means over the images and their standard errors, left out where there is one image alone."""
-    means: dict[str, float] = {"images": len(parts.kl)}
-    for name, values in (("elbo", parts.elbo), ("log_likelihood", parts.log_likelihood), ("kl", parts.kl)):
-        means[name], error = mean_and_error(values)
-        if len(values) > 1:
-            means[f"{name}_se"] = error
-    return means
+def _parts(parts: Terms) -> dict[str, float]:
+    return means(elbo=parts.elbo, log_likelihood=parts.log_likelihood, kl=parts.kl)

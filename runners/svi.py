@@ -15,7 +15,7 @@ In Python: `svi.fit(model, guide, data, ELBO(), steps=10_000)`, then `.swap(anot
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from runners.options import check_options, parser
 from runners.own import is_own
 from runners.presets import DEFAULTS, PRESETS, QUICK
 
-__all__ = ["check", "fit", "load", "main"]
+__all__ = ["check", "fit", "load", "load_named", "main"]
 
 SOURCE = ("data", "data_root", "binarize", "all_train")
 """The options that say which data a run is on."""
@@ -64,6 +64,7 @@ def load(
     guide: Program | None = None,
     objective: Objective | None = None,
     data: DataSet | None = None,
+    data_root: Path | None = None,
     device: torch.device | str | None = None,
 ) -> Fit:
     """The fit in a run folder, as its checkpoint left it; `.run(steps)` trains it further, in memory.
@@ -74,6 +75,7 @@ def load(
         guide: The same for the guide.
         objective: The same for the objective.
         data: The data set; by default the one that the run's command loaded, or that has the name of the run's.
+        data_root: Where that is now, if not where the run had it.
         device: Where to put it; by default CUDA where there is one.
 
     Raises:
@@ -85,7 +87,7 @@ def load(
         if data is None:
             named = {"data": config["data"]["name"], "binarize": config["data"]["binarize"]}
             source = config.get("options") or config.get("source") or named
-            data = data_of(DEFAULTS | source)
+            data = data_of(DEFAULTS | source | ({} if data_root is None else {"data_root": data_root}))
             origin = {"source": {name: source[name] for name in SOURCE if name in source}}
         given = {"model": model, "guide": guide, "objective": objective}
         pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
@@ -95,6 +97,28 @@ def load(
         raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a run writes it") from error
     made = Fit(pieces["model"], pieces["guide"], data, pieces["objective"], device=device, origin=origin, **settings)
     return made.restore(run)
+
+
+def load_named(folder: Path | str, own: Mapping[str, str], **place: Any) -> Fit:
+    """The fit in the run folder of a command, with pieces from a user's file, which is imported only if named here.
+
+    Args:
+        folder: The run folder.
+        own: `FILE.py:NAME` by "model" or "guide"; without effect on runs whose piece is the toolkit's.
+        place: `device` and `data_root`, as for `load`.
+
+    Raises:
+        UsageError: As for `load`.
+    """
+    config = RunFolder(Path(folder)).read_json("config.json")
+    saved = config.get("options", {}) if isinstance(config, dict) else {}
+    named = {name: text for name, text in own.items() if is_own(str(saved.get(name)))}
+    if not named:
+        return load(folder, **place)
+    options = DEFAULTS | saved | named
+    data = data_of(options | {name: value for name, value in place.items() if name == "data_root" and value})
+    pieces = dict(zip(("model", "guide"), pair_of(options, data), strict=True))
+    return load(folder, data=data, device=place.get("device"), **{name: pieces[name] for name in named})
 
 
 @command

@@ -25,6 +25,7 @@ __all__ = [
     "command",
     "interrupted",
     "natural",
+    "newest",
     "non_negative_number",
     "number",
     "options_of",
@@ -151,7 +152,7 @@ def options_of(
     """
     given = dict(given)
     resume = given.pop("resume", False)
-    folder = RunFolder(given.pop("out", None) or (resume and _newest(name)) or _fresh(name))
+    folder = RunFolder(given.pop("out", None) or (resume and newest(name)) or _fresh(name))
     if folder.holds_run and not resume:
         raise UsageError(
             f"--out {folder.path}: holds a run already; --resume goes on with it, or choose another folder"
@@ -236,7 +237,7 @@ def _fresh(name: str) -> Path:
     return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
 
 
-def _newest(name: str) -> Path | None:
+def newest(name: str) -> Path | None:
     """The run of this command under runs/ that was begun last."""
     configs = sorted(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return next((path.parent for path in configs if _command_of(path) == name), None)

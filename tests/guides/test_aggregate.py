@@ -458,5 +458,6 @@ def test_remarks_on_collapse() -> None:
     assert collapse(*made(0.09, [on, off])).endswith(
         "0.09 nats, 1 of 2 units active; anneal the KL weight, or use free bits"
     )
-    remark = collapse(*made(3.0, [on, off, off], [on, on], [off, off, off, off]))
-    assert remark == "few units are active (their means vary by more than 0.01): 1 of 3 in 'z1', 0 of 4 in 'z3'"
+    assert collapse(*made(3.0, [on, off, off, off])) is None
+    remark = collapse(*made(3.0, [on, off, off, off, off], [on, on], [off, off, off, off]))
+    assert remark == "few units are active (their means vary by more than 0.01): 1 of 5 in 'z1', 0 of 4 in 'z3'"

@@ -3,30 +3,14 @@ import math
 import pyro
 import pytest
 import torch
-from torch import Tensor, nn
-from toys import batch_of, general_ppca, sampled
+from torch import Tensor
+from toys import Off, batch_of, general_ppca, sampled
 
-from guides import Diagonal, Free, evidence
+from guides import evidence
 from guides.evidence import importance_sample
 from guides.iwae import importance_terms
 from guides.sites import At
-from ppl_models import PPCA, Batch
-
-
-class Off(nn.Module):
-    """The best diagonal guide of PPCA, made wider."""
-
-    def __init__(self, model: PPCA, x: Tensor, *, wider: float) -> None:
-        super().__init__()
-        best = model.mean_field(x)
-        self.family = Free(len(x), family=Diagonal(2)).double()
-        self.params = {"loc": best.mean.detach(), "log": best.stddev.log().detach().expand(len(x), 2) + wider}
-
-    def start(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: value[batch.index] for name, value in self.params.items()}
-
-    def sample(self, batch: Batch, params: dict[str, Tensor]) -> Tensor:
-        return self.family.sample(batch, params)
+from ppl_models import Batch
 
 
 def test_importance_sampling_of_ppca(monkeypatch: pytest.MonkeyPatch) -> None:

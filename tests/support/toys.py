@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from guides import Diagonal, Free
 from ppl_models import PPCA, Batch
 from runners.data.stream import Stream
 
@@ -62,6 +63,22 @@ class VectorEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x).tanh()
+
+
+class Off(nn.Module):
+    """The best diagonal guide of PPCA, made wider."""
+
+    def __init__(self, model: PPCA, x: Tensor, *, wider: float) -> None:
+        super().__init__()
+        best = model.mean_field(x)
+        self.family = Free(len(x), family=Diagonal(2)).double()
+        self.params = {"loc": best.mean.detach(), "log": best.stddev.log().detach().expand(len(x), 2) + wider}
+
+    def start(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: value[batch.index] for name, value in self.params.items()}
+
+    def sample(self, batch: Batch, params: dict[str, Tensor]) -> Tensor:
+        return self.family.sample(batch, params)
 
 
 def orthogonal_ppca(*, features: int = 6, latents: int = 2) -> PPCA:
