@@ -2,7 +2,20 @@
 
 from runners.figures.curves import curves
 from runners.figures.images import grid, interpolation, panels, reconstruction_rows
+from runners.figures.inference import active_units, annealing, gaps
 from runners.figures.report import report
 from runners.figures.save import png_bytes, save
 
-__all__ = ["curves", "grid", "interpolation", "panels", "png_bytes", "reconstruction_rows", "report", "save"]
+__all__ = [
+    "active_units",
+    "annealing",
+    "curves",
+    "gaps",
+    "grid",
+    "interpolation",
+    "panels",
+    "png_bytes",
+    "reconstruction_rows",
+    "report",
+    "save",
+]

@@ -1,0 +1,179 @@
+"""How good the inference of a run is: evidence, gaps and codes, in nats with error bars.
+
+    python runners/assess.py                        the newest run, or a quick one where there is none
+    python runners/assess.py runs/A                 everything; figures and pictures go into runs/A
+    python runners/assess.py runs/A --parts importance --images 10000 --samples 5000 --precision bf16
+    python runners/assess.py runs/A --parts annealing --temperatures 100 300 1000
+    python runners/assess.py runs/A --parts gaps --images 200
+
+In Python: `assess(fit)`, or one part, `assess(fit, parts=["gaps"])`.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+
+from guides.gaps import SEARCH
+from ppl_models import UsageError
+from runners import figures, svi
+from runners.assembly import device_of
+from runners.assessment import annealing, codes, importance, inference_gaps, lines
+from runners.fit import Fit
+from runners.loop.command import Parser, command, given_path, natural, newest, positive
+from runners.loop.folder import RunFolder
+from runners.summary import GREY, is_grey
+
+__all__ = ["PARTS", "Assessment", "assess", "main"]
+
+PARTS = {"importance": 1000, "annealing": 32, "gaps": 100, "codes": 2000}
+"""What there is to assess, and of how many images if nothing else is said."""
+
+QUICK = {"images": 50, "samples": 100, "chains": 4, "temperatures": [50], "updates": 50}
+
+
+class Assessment(dict[str, Any]):
+    """Figures by part, as in assessment.json, and the pictures; shown as a table."""
+
+    def __init__(self, **figures: Any) -> None:
+        super().__init__(figures)
+        self.pictures: dict[str, Figure] = {}
+
+    def __repr__(self) -> str:
+        return "\n".join(lines(self))
+
+
+def assess(
+    fit: Fit,
+    *,
+    parts: Sequence[str] | None = None,
+    split: Literal["test", "train"] = "test",
+    images: int | None = None,
+    samples: int = 1000,
+    chains: int = 8,
+    temperatures: Sequence[int] = (1000,),
+    leapfrog: int = 10,
+    start: Literal["prior", "guide"] = "prior",
+    updates: int = SEARCH.steps,
+    precision: Literal["float32", "bf16"] = "float32",
+    seed: int = 0,
+) -> Assessment:
+    """Measure the inference of a fit; where the fit has a run folder, write what is found into it, part by part.
+
+    Args:
+        fit: The fit, which is not changed.
+        parts: Of `PARTS`; by default all, those that the guide cannot give with a line that says why.
+        split: Which images.
+        images: How many of them, the first ones; by default what `PARTS` says.
+        samples: Importance samples of the latents per image.
+        chains: Annealed chains per image.
+        temperatures: Their numbers of temperatures; for several, a curve.
+        leapfrog: Steps of each trajectory.
+        start: Where chains start.
+        updates: Gradient steps to the best posterior of each image and family.
+        precision: Of the networks; densities are in float32.
+        seed: Of all noise.
+
+    Raises:
+        UsageError: A part that was asked for is none, or the guide cannot give it.
+    """
+    unknown = [part for part in parts or () if part not in PARTS]
+    if unknown:
+        raise UsageError(f"parts: found {unknown[0]!r}, expected {', '.join(PARTS)}")
+    noise = {"samples": samples, "seed": seed}
+    annealed = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "start": start}
+    measures = {
+        "importance": lambda chosen: importance(fit, chosen, **noise),
+        "annealing": lambda chosen: annealing(fit, chosen, **annealed, **noise),
+        "gaps": lambda chosen: inference_gaps(fit, chosen, updates=updates, **noise),
+        "codes": lambda chosen: codes(fit, chosen, seed=seed),
+    }
+    found = Assessment(data=fit.data.name, steps=fit.history.step)
+    if is_grey(fit):
+        found["likelihood"] = GREY
+    if fit.folder:
+        found |= _earlier(fit.folder, found)
+    pool = getattr(fit.data, split)
+    for part in parts or PARTS:
+        chosen = pool.first(min(images or PARTS[part], len(pool)))
+        started = time.monotonic()
+        try:
+            with torch.autocast(fit.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                found[part], picture = measures[part](chosen)
+        except UsageError as error:
+            if parts is not None:
+                raise
+            found[part], picture = {"refused": str(error)}, None
+        else:
+            found[part] |= {"split": split, "precision": precision, "seconds": round(time.monotonic() - started, 1)}
+        if picture is not None:
+            found.pictures[part] = picture
+        if fit.folder:
+            _write(fit.folder, found, part)
+    return found
+
+
+def _earlier(folder: RunFolder, now: Assessment) -> dict[str, Any]:
+    """Parts that were assessed before, of the same checkpoint."""
+    if not (folder.path / "assessment.json").exists():
+        return {}
+    earlier = folder.read_json("assessment.json")
+    same = isinstance(earlier, dict) and all(earlier.get(name) == now[name] for name in ("data", "steps"))
+    return {part: earlier[part] for part in PARTS if part in earlier} if same else {}
+
+
+def _write(folder: RunFolder, found: Assessment, part: str) -> None:
+    folder.write_json("assessment.json", found)
+    if part in found.pictures:
+        figures.save(found.pictures[part], folder.path / f"assessment_{part}.png")
+    figures.report(folder.path)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> Assessment:
+    """Run the command; returns the assessment."""
+    parser = Parser("How good the inference of a run is, in nats with error bars.", __doc__)
+    add = parser.add_argument
+    add("run", type=given_path, nargs="?", help="run folder of svi.py (default: the newest under runs/)")
+    add("--parts", nargs="+", choices=list(PARTS), help="what to assess (default: all)")
+    add("--split", choices=["test", "train"], help="which images (default: test)")
+    counts = ", ".join(f"{part} {count:,}" for part, count in PARTS.items())
+    add("--images", type=positive, help=f"how many, the first ones (default: {counts})")
+    add("--samples", type=positive, help="importance samples per image (default: 1000)")
+    add("--chains", type=positive, help="annealed chains per image (default: 8)")
+    add("--temperatures", type=positive, nargs="+", help="of the annealing; several for a curve (default: 1000)")
+    add("--leapfrog", type=positive, help="steps of each Hamiltonian trajectory (default: 10)")
+    add("--start", choices=["prior", "guide"], help="where annealed chains start (default: prior)")
+    add("--updates", type=positive, help=f"steps to each image's best posterior (default: {SEARCH.steps})")
+    add("--precision", choices=["float32", "bf16"], help="of the networks; densities are float32")
+    add("--seed", type=natural, help="of all noise (default: 0)")
+    add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
+    add("--data-root", type=given_path, help="folder with data sets (default: the run's, $PPL_DATA, data/)")
+    add("--model", help="FILE.py:NAME, where the run's model is your own")
+    add("--guide", help="the same for its guide")
+    add("--quick", action="store_true", help="few images, samples and temperatures, to see that all is well")
+    options = vars(parser.parse_args(argv))
+    settings = QUICK if options.pop("quick", False) else {}
+    folder = options.pop("run", None) or newest("svi") or _quick_run()
+    own = {name: options.pop(name) for name in ("model", "guide") if name in options}
+    place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
+    fit = svi.load_named(folder, own, **place)
+    fit.folder = RunFolder(folder)
+    print(f"{fit!r} ← {folder}", file=sys.stderr)
+    found = assess(fit, **(settings | options))
+    print(found)
+    print(folder / "report.html")
+    return found
+
+
+def _quick_run() -> Path:
+    print("no run under runs/: training a quick one", file=sys.stderr)
+    return svi.main(["--guide", "amortized", "--quick"]).folder.path
+
+
+if __name__ == "__main__":
+    assessment = main()
