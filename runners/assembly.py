@@ -103,17 +103,11 @@ def objective_of(options: Options) -> Objective:
 
 
 def optimizer_of(options: Options) -> Callable[..., torch.optim.Optimizer]:
-    """The optimiser that options describe, still without its parameters.
-
-    Raises:
-        UsageError: Adam's betas are not below 1.
-    """
+    """The optimiser that options describe, still without its parameters."""
     if options["optimizer"] == "rmsprop":
         # TensorFlow's constants. Its loss was the batch's sum, which an optimiser that divides by the gradient's size
         # does not see.
         return partial(torch.optim.RMSprop, lr=options["lr"], alpha=0.9, eps=1e-10)
-    if max(options["betas"]) >= 1:
-        raise UsageError(f"--betas: found {options['betas']}, expected two numbers from 0 to below 1")
     return partial(torch.optim.Adam, lr=options["lr"], betas=tuple(options["betas"]), fused=True)
 
 

@@ -141,7 +141,7 @@ class Fit:
         self.origin, self.progress, self.stopped = dict(origin or {}), progress, None
         self.folder = None if out is None else RunFolder(Path(out))
         self.history = History()
-        self._begun = self._tried = self._remarked = False
+        self._begun = self._rehearsed = self._remarked = False
         modules = [self.model, self.guide] if train_model else [self.guide]
         # A ModuleList names a parameter that both share once.
         trained = list(nn.ModuleList(m for m in modules if isinstance(m, nn.Module)).parameters())
@@ -172,8 +172,7 @@ class Fit:
             if steps < 0:
                 raise UsageError(f"run: found {steps} steps, expected 0 or more")
             self.settings["steps"] = self.history.step + steps
-        if not self._tried:
-            self._try()
+        self.rehearse()
         if self.folder and not self._begun:
             self.begin()
         elif self.folder and steps is not None:
@@ -289,14 +288,27 @@ class Fit:
             raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
         return summary.write(self, **settings)
 
+    def rehearse(self) -> Self:
+        """Run on two images, as `begin` and `run` do by themselves, so that nothing is written for what does not fit.
+
+        Raises:
+            UsageError: The pieces do not fit together.
+        """
+        if not self._rehearsed:
+            self._rehearsed = True
+            batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
+            with self.aside(), torch.enable_grad(), self._step.autocast():
+                self._step.before(0, max(self.settings["steps"], 1))
+                rehearse(self.model, self.guide, self.objective, batch)
+        return self
+
     def begin(self, *, restart: bool = False) -> Self:
         """Make the run folder, as `run` does by itself; with `restart`, also where a run died before a checkpoint.
 
         Raises:
             UsageError: The folder holds a run, or cannot be written to.
         """
-        if not self._tried:
-            self._try()
+        self.rehearse()
         self.folder.create(config_of(self), restart=restart)
         self._begun = True
         return self
@@ -351,14 +363,6 @@ class Fit:
                 batch = next(first.in_order(REMEMBERED))
                 echo.remember(self.guide.start(batch), batch.index)
             yield
-
-    def _try(self) -> None:
-        """Rehearse on two images: what does not fit is refused before a folder is made."""
-        self._tried = True
-        batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
-        with self.aside(), torch.enable_grad(), self._step.autocast():
-            self._step.before(0, max(self.settings["steps"], 1))
-            rehearse(self.model, self.guide, self.objective, batch)
 
     def _row(self, row: dict[str, float]) -> None:
         if self.folder:

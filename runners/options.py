@@ -9,6 +9,7 @@ from runners.loop.command import (
     Options,
     Parser,
     add_run_options,
+    fraction,
     natural,
     non_negative_number,
     number,
@@ -55,9 +56,22 @@ FAMILIES = ("diagonal", "full-rank", "low-rank", "flow", "echo")
 SCHEDULES = ("linear", "falling", "sigmoid", "cyclical")
 
 
-def parser(page: str | None) -> Parser:
-    """The options of svi.py, whose docstring is `page`."""
-    parser = Parser("Variational inference in a deep generative model.", page)
+def parser(
+    page: str | None,
+    *,
+    description: str = "Variational inference in a deep generative model.",
+    defaults: Options = DEFAULTS,
+    adam_betas: str = "--betas",
+) -> Parser:
+    """The options of svi.py, whose docstring is `page`, or of a command that has them too.
+
+    Args:
+        page: The command's docstring.
+        description: The command in one line.
+        defaults: What the help shows.
+        adam_betas: What Adam's betas are called, where `--betas` are something else.
+    """
+    parser = Parser(description, page)
     parser.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help=PRESET_HELP)
     add_run_options(parser.add_argument_group("the run"))
     switch = argparse.BooleanOptionalAction  # a preset's can be taken back
@@ -96,7 +110,7 @@ def parser(page: str | None) -> Parser:
     add = parser.add_argument_group("the optimiser").add_argument
     add("--optimizer", choices=["adam", "rmsprop"], help="of the networks")
     add("--lr", type=positive_number, help="its step size")
-    add("--betas", type=non_negative_number, nargs=2, help="of adam (default: the course's 0.9 0.9)")
+    add(adam_betas, type=fraction, nargs=2, help="of adam (default: the course's 0.9 0.9)")
     add("--clip", type=positive_number, help="global norm that gradients are clipped to")
     add("--epochs", type=positive, help="instead of --steps")
     add("--init", choices=["torch", "glorot"], help="how networks start (default: glorot with an encoder, else torch)")
@@ -107,7 +121,7 @@ def parser(page: str | None) -> Parser:
     add("--updates", type=positive, help="updates of each of them (default: free 200; semi-amortized: --local-steps)")
     add("--evidence", type=natural, metavar="SAMPLES", help="importance-sample log p(x) of them, by default of 1000")
     for action in parser._actions:
-        default = DEFAULTS.get(action.dest)
+        default = defaults.get(action.dest)
         if action.dest != "preset" and default and "(default" not in (action.help or ""):
             shown = " ".join(map(str, default)) if isinstance(default, list) else default
             action.help = f"{action.help or ''} (default: {shown})".strip()

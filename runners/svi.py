@@ -125,15 +125,7 @@ def load_named(folder: Path | str, own: Mapping[str, str], **place: Any) -> Fit:
 def main(argv: Sequence[str] | None = None) -> Fit:
     """Run the command; returns the finished fit."""
     given = vars(parser(__doc__).parse_args(argv))
-    for name in ("model", "guide"):
-        if is_own(given.get(name, "")):
-            file, _, what = given[name].rpartition(":")
-            given[name] = f"{Path(file).resolve()}:{what}"  # from wherever it is resumed
-    options, folder, resume = options_of(given, name="svi", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
-    for name in ("model", "guide"):
-        if is_own(options[name]) and name not in given:
-            # A run folder that came from somewhere else must not decide which code runs here.
-            raise UsageError(f"--{name}: {folder.path} was started with {options[name]}; name it again to resume")
+    options, folder, resume = start(given)
     check_options(given, options)
     run = build(options, folder)
     if resume:
@@ -153,9 +145,33 @@ def main(argv: Sequence[str] | None = None) -> Fit:
     return run
 
 
-def build(options: Options, folder: RunFolder) -> Fit:
-    """The fit that options describe, not yet run."""
-    data = data_of(options)
+def start(
+    given: Options,
+    *,
+    name: str = "svi",
+    defaults: Mapping[str, Any] = DEFAULTS,
+    presets: Mapping[str, Options] = PRESETS,
+) -> tuple[Options, RunFolder, bool]:
+    """All options of a run, its folder, and whether it is to go on from there, as `options_of` says.
+
+    Raises:
+        UsageError: As for `options_of`, or a run with files of the user's own is resumed without naming them.
+    """
+    for option in ("model", "guide"):
+        if is_own(given.get(option, "")):
+            file, _, what = given[option].rpartition(":")
+            given[option] = f"{Path(file).resolve()}:{what}"  # from wherever it is resumed
+    options, folder, resume = options_of(given, name=name, defaults=defaults, presets=presets, quick=QUICK)
+    for option in ("model", "guide"):
+        if is_own(options[option]) and option not in given:
+            # A run folder that came from somewhere else must not decide which code runs here.
+            raise UsageError(f"--{option}: {folder.path} was started with {options[option]}; name it again to resume")
+    return options, folder, resume
+
+
+def build(options: Options, folder: RunFolder, *, data: DataSet | None = None) -> Fit:
+    """The fit that options describe, not yet run; `data` is what `data_of(options)` gave, where it is at hand."""
+    data = data_of(options) if data is None else data
     model, guide = pair_of(options, data)
     steps, every = options["steps"], 100
     if options["epochs"]:

@@ -3,6 +3,7 @@
 from runners.figures.curves import curves
 from runners.figures.images import grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
+from runners.figures.rate_distortion import rate_distortion
 from runners.figures.report import report
 from runners.figures.save import png_bytes, save
 
@@ -15,6 +16,7 @@ __all__ = [
     "interpolation",
     "panels",
     "png_bytes",
+    "rate_distortion",
     "reconstruction_rows",
     "report",
     "save",

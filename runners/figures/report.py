@@ -39,18 +39,20 @@ summary { cursor: pointer; font-size: 1.1rem; font-weight: 600; margin: 2rem 0 .
 """
 
 
-def report(folder: Path) -> Path:
+def report(folder: Path, *, result: Mapping[str, Any] | None = None) -> Path:
     """Write `folder/report.html` from the folder's config.json, result.json, metrics.csv and PNG figures.
 
     The page loads nothing: figures and style are inside it. A file that is missing is named in its place.
 
     Args:
         folder: A run folder.
+        result: Figures in place of result.json, of a folder of several runs, which has no log of its own.
 
     Returns:
         The page's path.
     """
-    config, result = _read(folder / "config.json"), _read(folder / "result.json")
+    config, log = _read(folder / "config.json"), "" if result is not None else _metrics(folder / "metrics.csv")
+    result = _read(folder / "result.json") if result is None else result
     headline = _headline(config or {}, result or {}) or folder.resolve().name
     body = [
         f"<h1>{escape(headline)}</h1>",
@@ -59,7 +61,7 @@ def report(folder: Path) -> Path:
         _missing("result.json") if result is None else _result(result),
         "<h2>Figures</h2>",
         *([_figure(path) for path in sorted(folder.glob("*.png"), key=_natural)] or [_missing("*.png")]),
-        _metrics(folder / "metrics.csv"),
+        log,
         "<details><summary>Settings</summary>",
         _missing("config.json") if config is None else _pairs({k: _plain(v) for k, v in _flat(config).items()}),
         "</details>",

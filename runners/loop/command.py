@@ -23,6 +23,7 @@ __all__ = [
     "Parser",
     "add_run_options",
     "command",
+    "fraction",
     "interrupted",
     "natural",
     "newest",
@@ -130,6 +131,14 @@ def non_negative_number(text: str) -> float:
     return number
 
 
+def fraction(text: str) -> float:
+    """A number from 0 to below 1, for argparse."""
+    number = non_negative_number(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number from 0 to below 1")
+    return number
+
+
 def options_of(
     given: Options,
     *,
@@ -162,6 +171,8 @@ def options_of(
         saved = config.get("options") if isinstance(config, dict) else None
         if not isinstance(saved, dict):
             raise UsageError(f"{folder.path}: was not made by a command; in Python, svi.load goes on with it")
+        if config.get("command") != name:
+            raise UsageError(f"{folder.path}: was made by {config.get('command')}.py, which resumes it")
         for option, value in given.items():
             same = saved.get(option) == value or _resolved(saved.get(option)) == _resolved(value)
             if is_own(str(value)) and is_own(str(saved.get(option))):
