@@ -61,7 +61,6 @@ def parser(
     *,
     description: str = "Variational inference in a deep generative model.",
     defaults: Options = DEFAULTS,
-    adam_betas: str = "--betas",
 ) -> Parser:
     """The options of svi.py, whose docstring is `page`, or of a command that has them too.
 
@@ -69,7 +68,6 @@ def parser(
         page: The command's docstring.
         description: The command in one line.
         defaults: What the help shows.
-        adam_betas: What Adam's betas are called, where `--betas` are something else.
     """
     parser = Parser(description, page)
     parser.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help=PRESET_HELP)
@@ -110,7 +108,7 @@ def parser(
     add = parser.add_argument_group("the optimiser").add_argument
     add("--optimizer", choices=["adam", "rmsprop"], help="of the networks")
     add("--lr", type=positive_number, help="its step size")
-    add(adam_betas, type=fraction, nargs=2, help="of adam (default: the course's 0.9 0.9)")
+    add("--betas", type=fraction, nargs=2, help="of adam (default: the course's 0.9 0.9)")
     add("--clip", type=positive_number, help="global norm that gradients are clipped to")
     add("--epochs", type=positive, help="instead of --steps")
     add("--init", choices=["torch", "glorot"], help="how networks start (default: glorot with an encoder, else torch)")

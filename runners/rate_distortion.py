@@ -1,15 +1,15 @@
 """Rate-distortion curves: the same model at several KL weights, rate against distortion on the test set.
 
     python runners/rate_distortion.py                                 an encoder at KL weights from 0.1 to 10 (S9)
-    python runners/rate_distortion.py --betas 0.3 1 3 --quick         at these weights, 300 steps each
-    python runners/rate_distortion.py --families diagonal echo        a curve for each family of posteriors
-    python runners/rate_distortion.py --targets -110 -100 -90         least KL at these log-likelihoods
+    python runners/rate_distortion.py --beta 0.3 1 3 --quick          at these weights, 300 steps each
+    python runners/rate_distortion.py --family diagonal echo          a curve for each family of posteriors
+    python runners/rate_distortion.py --target -110 -100 -90          least KL at these log-likelihoods
     python runners/rate_distortion.py --resume                        go on with the newest sweep
-    python runners/rate_distortion.py --resume --betas 30             and add a point to it
+    python runners/rate_distortion.py --resume --beta 30              and add a point to it
 
-All other options are those of svi.py, for every point; Adam's betas are `--adam-betas` here. A sweep's folder holds a
-run folder of svi.py for each point, which is there for `svi.load`, compare.py and `svi.py --resume`. Resuming reads the
-points that are finished, goes on with the one that was cut, and adds those that are newly asked for.
+The options are those of svi.py, of which `--beta`, `--target` and `--family` take several values here. A sweep's folder
+holds a run folder of svi.py for each point, which is there for `svi.load`, compare.py and `svi.py --resume`. Resuming
+reads the points that are finished, goes on with the one that was cut, and adds those that are newly asked for.
 
 In Python: `rate_distortion(*(svi.fit(VAE(), Amortized(), mnist, ELBO(beta)) for beta in (0.3, 1.0, 3.0)))`.
 """
@@ -28,9 +28,9 @@ from runners.assembly import data_of
 from runners.blueprint import config_of
 from runners.fit import Fit
 from runners.loop.atomic import write_atomically
-from runners.loop.command import Options, Parser, command, interrupted, non_negative_number, number
+from runners.loop.command import Options, Parser, command, interrupted
 from runners.loop.folder import RunFolder
-from runners.options import FAMILIES, check_options, parser
+from runners.options import check_options, parser
 from runners.own import is_own
 from runners.presets import DEFAULTS as SVI_DEFAULTS
 from runners.presets import PRESETS as SVI_PRESETS
@@ -38,19 +38,20 @@ from runners.presets import PRESETS as SVI_PRESETS
 __all__ = ["RateDistortion", "main", "rate_distortion"]
 
 BETAS = (0.1, 0.3, 1.0, 3.0, 10.0)
-SWEPT = ("objective", "beta", "target", "family")
-"""Options of svi.py that differ from point to point."""
+SWEPT = ("beta", "target", "family")
+"""Options of svi.py that have a list of values here."""
 MEASURED = ("rate", "distortion", "elbo", "multiplier")
 """Figures of a point, some with standard errors."""
 
 
-def _renamed(options: Options) -> Options:
-    """Options of svi.py under their names here."""
-    return {"adam_betas" if name == "betas" else name: value for name, value in options.items()}
+def _swept(preset: Options) -> Options:
+    """A preset of svi.py without the objective, its family the only one."""
+    kept = {name: value for name, value in preset.items() if name not in ("objective", "beta", "target")}
+    return kept | ({"family": [preset["family"]]} if "family" in preset else {})
 
 
-DEFAULTS: Options = _renamed(SVI_DEFAULTS) | {"preset": "s9", "betas": None, "targets": None, "families": None}
-PRESETS = {name: _renamed(SVI_PRESETS[name]) for name in ("s9", *(name for name in SVI_PRESETS if name != "s9"))}
+DEFAULTS: Options = SVI_DEFAULTS | {"preset": "s9", "beta": None, "target": None, "family": None}
+PRESETS = {name: _swept(SVI_PRESETS[name]) for name in ("s9", *(name for name in SVI_PRESETS if name != "s9"))}
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> RateDistortion:
     options, folder, _ = svi.start(given, name="rate_distortion", defaults=DEFAULTS, presets=PRESETS)
     goes_on = folder.holds_run
     _extend(options, asked, folder=folder if goes_on else None)
-    if "echo" in options["families"] and "batch" not in given and not goes_on:
+    if "echo" in options["family"] and "batch" not in given and not goes_on:
         # For all curves, so that they can be compared: Echo makes its noise of the others in a batch.
         options["batch"] = max(options["batch"], SVI_PRESETS["s10"]["batch"])
     points = _points(options)
@@ -144,18 +145,18 @@ def main(argv: Sequence[str] | None = None) -> RateDistortion:
 
 def _parser() -> Parser:
     made = parser(
-        __doc__,
-        description="Rate-distortion curves of a deep generative model.",
-        defaults=DEFAULTS | PRESETS["s9"],
-        adam_betas="--adam-betas",
+        __doc__, description="Rate-distortion curves of a deep generative model.", defaults=DEFAULTS | PRESETS["s9"]
     )
-    add = made.add_argument_group("the sweep").add_argument
-    add("--betas", type=non_negative_number, nargs="+", help="KL weights, a point each (default: 0.1 0.3 1 3 10)")
-    add("--targets", type=number, nargs="+", help="targets of a constraint instead, per image")
-    add("--families", choices=FAMILIES, nargs="+", metavar="FAMILY", help="a curve each (default: that of --family)")
+    several = {
+        "beta": "weights of the KL term, a point each (default: 0.1 0.3 1 3 10)",
+        "target": "targets of a constraint instead, a point each",
+        "family": "of the posteriors, a curve each (default: diagonal)",
+    }
     for action in made._actions:
-        if action.dest in ("objective", "beta", "target", "schedule", "gradient"):
-            action.help = argparse.SUPPRESS  # they would change nothing, or are set for each point
+        if action.dest in several:
+            action.nargs, action.help = "+", several[action.dest]
+        if action.dest in ("objective", "schedule", "gradient"):
+            action.help = argparse.SUPPRESS  # --beta or --target say which, and the others would change nothing
         if action.dest == "preset":
             action.help = "settings of svi.py by name, all but the objective (default: s9)"
         if action.dest == "batch":
@@ -169,40 +170,35 @@ def _asked(given: Options) -> Options:
     Raises:
         UsageError: It contradicts itself, or sets what a sweep sets.
     """
-    for name in ("objective", "beta", "target"):
-        if name in given:
-            raise UsageError(f"--{name}: set for each point of a sweep; expected --betas or --targets")
-    for one, other in (("betas", "targets"), ("family", "families")):
-        if one in given and other in given:
-            raise UsageError(f"--{one} and --{other}: give one of them")
-    if "family" in given:
-        given["families"] = [given.pop("family")]
-    return {name: given.pop(name) for name in ("betas", "targets", "families") if name in given}
+    if "objective" in given:
+        raise UsageError("--objective: set for each point of a sweep; expected --beta or --target")
+    if "beta" in given and "target" in given:
+        raise UsageError("--beta and --target: give one of them")
+    return {name: given.pop(name) for name in SWEPT if name in given}
 
 
 def _extend(options: Options, asked: Options, *, folder: RunFolder | None) -> None:
     """Add what was asked for to what a sweep's folder already has, or to nothing.
 
     Raises:
-        UsageError: Targets are to be added to a sweep of betas, or betas to targets.
+        UsageError: Targets are to be added to a sweep of KL weights, or weights to targets.
     """
-    for one, other in (("betas", "targets"), ("targets", "betas")):
+    for one, other in (("beta", "target"), ("target", "beta")):
         if folder and one in asked and options[other]:
             raise UsageError(f"--{one}: {folder.path} was started with --{other}, found --{one}; start another sweep")
     for name, values in asked.items():
         options[name] = list(dict.fromkeys([*(options[name] or []), *values]))
-    if not options["targets"]:
-        options["betas"] = options["betas"] or list(BETAS)
-    options["families"] = options["families"] or [options["family"]]
+    if not options["target"]:
+        options["beta"] = options["beta"] or list(BETAS)
+    options["family"] = options["family"] or [SVI_DEFAULTS["family"]]
 
 
 def _points(options: Options) -> dict[str, Options]:
     """The options of svi.py for each point, by its folder's name; families in turn, so that all curves grow."""
-    shared = {name: value for name, value in options.items() if name not in ("betas", "targets", "families")}
-    shared["betas"] = shared.pop("adam_betas")
-    settings = [{"objective": "beta", "beta": beta} for beta in options["betas"] or []]
-    settings += [{"objective": "constrained", "target": target} for target in options["targets"] or []]
-    every = [shared | setting | {"family": family} for setting in settings for family in options["families"]]
+    shared = options | {name: SVI_DEFAULTS[name] for name in SWEPT}
+    settings = [{"objective": "beta", "beta": beta} for beta in options["beta"] or []]
+    settings += [{"objective": "constrained", "target": target} for target in options["target"] or []]
+    every = [shared | setting | {"family": family} for setting in settings for family in options["family"]]
     return {f"{_label(point)}-{_varied(point)}-{_short(point[_varied(point)])}": point for point in every}
 
 
@@ -227,14 +223,11 @@ def _check(given: Options, points: Iterable[Options]) -> None:
         UsageError: There is one.
     """
     for point in points:
-        typed = {name: value for name, value in given.items() if name not in ("betas", "targets", "families")}
-        if "adam_betas" in typed and point["optimizer"] != "adam":
-            raise UsageError(f"--adam-betas: changes nothing with --optimizer {point['optimizer']}, only with adam")
+        typed = given | {name: point[name] for name in ("family", "target") if name in given}
+        typed.pop("beta", None)
         for name, family in (("scale", "diagonal"), ("rank", "low-rank")):
-            if point["family"] != family and family in given.get("families", ()):
+            if point["family"] != family and family in given.get("family", ()):
                 typed.pop(name, None)  # it is another curve's
-        typed |= {"family": point["family"]} if "families" in given else {}
-        typed |= {"target": point["target"]} if point["objective"] == "constrained" else {}
         check_options(typed, point)
 
 
@@ -284,12 +277,10 @@ def _begin(folder: RunFolder, options: Options, fit: Fit) -> None:
     Raises:
         UsageError: The points that are there were trained on other data.
     """
-    written = _renamed(fit.origin["options"])
-    sweep = {name: options[name] for name in ("betas", "targets", "families")}
-    config = config_of(fit)
+    config, sweep = config_of(fit), {name: options[name] for name in SWEPT}
     content = {
         "command": "rate_distortion",
-        "options": {name: value for name, value in written.items() if name not in SWEPT} | sweep,
+        "options": fit.origin["options"] | sweep,
         **{name: config[name] for name in ("data", "device", "threads", "versions")},
     }
     if folder.holds_run:
