@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> Assessment:
     """Run the command; returns the assessment."""
     parser = Parser("How good the inference of a run is, in nats with error bars.", __doc__)
     add = parser.add_argument
-    add("run", type=given_path, nargs="?", help="run folder of svi.py (default: the newest under runs/)")
+    add("run", type=given_path, nargs="?", default=None, help="run folder of svi.py (default: the newest under runs/)")
     add("--parts", nargs="+", choices=list(PARTS), help="what to assess (default: all)")
     add("--split", choices=["test", "train"], help="which images (default: test)")
     counts = ", ".join(f"{part} {count:,}" for part, count in PARTS.items())

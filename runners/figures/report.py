@@ -40,7 +40,7 @@ summary { cursor: pointer; font-size: 1.1rem; font-weight: 600; margin: 2rem 0 .
 
 
 def report(folder: Path, *, result: Mapping[str, Any] | None = None) -> Path:
-    """Write `folder/report.html` from the folder's config.json, result.json, metrics.csv and PNG figures.
+    """Write `folder/report.html` from the folder's config.json, result.json, assessment.json, metrics.csv and pictures.
 
     The page loads nothing: figures and style are inside it. A file that is missing is named in its place.
 
@@ -59,6 +59,7 @@ def report(folder: Path, *, result: Mapping[str, Any] | None = None) -> Path:
         f'<p class="faint">{escape(folder.resolve().name)}</p>',
         "<h2>Result</h2>",
         _missing("result.json") if result is None else _result(result),
+        *_assessment(_read(folder / "assessment.json") or {}),
         "<h2>Figures</h2>",
         *([_figure(path) for path in sorted(folder.glob("*.png"), key=_natural)] or [_missing("*.png")]),
         log,
@@ -135,6 +136,19 @@ def _result(result: Mapping[str, Any]) -> str:
         _pairs({_words(name): value for name, value in _with_errors(_flat(rest)).items()}),
     ]
     return "\n".join(filter(None, parts))
+
+
+def _assessment(parts: Mapping[str, Any]) -> list[str]:
+    """The figures of each part of an assessment; lists of them are in the file and in the pictures."""
+    said = []
+    for name, found in parts.items():
+        if isinstance(found, dict):
+            figures = {key: value for key, value in _flat(found).items() if not isinstance(value, list)}
+            said += [
+                f"<h2>Assessment: {escape(name)}</h2>",
+                _pairs({_words(k): v for k, v in _with_errors(figures).items()}),
+            ]
+    return said
 
 
 def _metrics(path: Path) -> str:

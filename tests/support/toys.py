@@ -75,7 +75,7 @@ class Off(nn.Module):
         self.params = {"loc": best.mean.detach(), "log": best.stddev.log().detach().expand(len(x), 2) + wider}
 
     def start(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: value[batch.index] for name, value in self.params.items()}
+        return {name: value[batch.index % len(value)] for name, value in self.params.items()}
 
     def sample(self, batch: Batch, params: dict[str, Tensor]) -> Tensor:
         return self.family.sample(batch, params)

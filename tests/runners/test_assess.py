@@ -1,0 +1,247 @@
+import json
+from pathlib import Path
+
+import pytest
+import small
+import torch
+from torch import nn
+from toys import Off, general_ppca, points, sampled
+
+from guides import Amortized, AmortizedLadder, Diagonal, Echo, Flow, Free, FullRank, Refinement
+from ppl_models import Ladder, MLPDecoder, MLPEncoder, UsageError
+from runners import assess as command
+from runners import svi
+from runners.assess import PARTS, assess, main
+from runners.assessment import lines
+from runners.fit import Fit
+
+SMALL = {"images": 12, "samples": 20, "chains": 2, "temperatures": (4,), "updates": 5}
+LINE = ["--images", "12", "--samples", "20", "--chains", "2", "--temperatures", "4", "--updates", "5"]
+PICTURES = {"assessment_gaps.png", "assessment_codes.png"}
+
+
+@pytest.fixture(autouse=True)
+def _few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runners.fit.REPORT", Refinement(steps=3))
+    monkeypatch.setattr("guides.ais.TUNING", 20)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    line = ["--data", str(small.write_npz(tmp_path / "blobs.npz")), "--guide", "amortized", "--latents", "2"]
+    svi.main(
+        [*line, "--model", "mlp", "--hidden", "8", "--steps", "4", "--images", "12", "--out", str(tmp_path / "run")]
+    )
+    return tmp_path / "run"
+
+
+def encoder() -> MLPEncoder:
+    return MLPEncoder(shape=(1, 8, 8), hidden=(16,))
+
+
+def fitted(guide: nn.Module, model: nn.Module | None = None) -> Fit:
+    return svi.fit(model or small.model(), guide, small.data_set(), steps=3, batch=20, progress=False)
+
+
+def refused(capsys: pytest.CaptureFixture, *line: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in line])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("assess") or said.startswith("__main__")
+    return said
+
+
+def test_everything_is_told_of_ppca() -> None:
+    """Evidence by three ways, and the gaps, against closed forms; the guide is too wide."""
+    model = general_ppca()
+    x = sampled(model, 60)
+    fit = Fit(model, Off(model, x, wider=0.4), points(x, x), train_model=False, progress=False, batch=20)
+    found = assess(fit, split="train", images=60, samples=2000, temperatures=(20, 200), updates=300)
+    exact = model.evidence(x).mean().item()
+    assert found["importance"]["log_evidence"] == pytest.approx(exact, abs=0.02)
+    annealed = found["annealing"]["by_temperatures"]
+    assert annealed["200"]["log_evidence"] == pytest.approx(exact, abs=0.05)
+    assert annealed["200"]["minus_importance"] == pytest.approx(0, abs=0.05)
+    assert 0 < annealed["200"]["simulated"]["gap"] < annealed["20"]["simulated"]["gap"]
+    split, mean_field = found["gaps"], model.mean_field_gap().item()
+    assert split["best"]["full-rank"]["approximation"] == pytest.approx(0, abs=0.02)
+    assert split["approximation"] == pytest.approx(mean_field, abs=4 * split["approximation_se"])
+    assert split["approximation"] + split["amortization"] == pytest.approx(split["gap"])
+    codes = found["codes"]
+    parts = codes["log_likelihood"] - codes["mutual_information"] - codes["marginal_kl"]
+    assert codes["elbo"] == pytest.approx(parts)
+    assert found.pictures.keys() == {"annealing", "gaps", "codes"}
+    for part in PARTS:
+        assert found[part]["images"] == 60
+
+
+GUIDES = {
+    "free": lambda: Free(small.data_set().train, latents=2),
+    "semi-amortized": small.semi_amortized,
+    "full rank": lambda: Amortized(encoder=encoder(), family=FullRank(2)),
+    "flow": lambda: Amortized(encoder=encoder(), family=Flow(2, hidden=(8,), context=3)),
+}
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_guide_with_a_density_is_assessed(guide: str) -> None:
+    found = assess(fitted(GUIDES[guide]()), **SMALL, start="guide")
+    assert not any("refused" in found[part] for part in PARTS)
+    assert all(torch.tensor(found["gaps"][name]).isfinite() for name in ("gap", "amortization", "approximation"))
+    families = {"full rank": "full-rank", "flow": "flow"}
+    assert found["gaps"]["family"] == families.get(guide, "diagonal")
+    assert {"diagonal", "full-rank"} <= found["gaps"]["best"].keys()
+    assert str(found) == repr(found) == "\n".join(lines(found))
+
+
+def test_several_layers_have_gaps_of_their_own_family_alone() -> None:
+    decoder = MLPDecoder(latents=3, shape=(1, 8, 8), hidden=(8,))
+    guide = AmortizedLadder(latents=(3, 2), hidden=(8,), encoder=encoder())
+    found = assess(fitted(guide, Ladder(latents=(3, 2), hidden=(8,), decoder=decoder)), **SMALL)
+    assert not any("refused" in found[part] for part in PARTS)
+    assert found["gaps"]["best"].keys() == {"diagonal"}
+    assert found["codes"]["active_units"].keys() == {"z1", "z2"}
+
+
+def test_class_conditional_models_are_assessed() -> None:
+    guide = Amortized(encoder=MLPEncoder(shape=(1, 8, 8), hidden=(16,), classes=2), family=Diagonal(2))
+    found = assess(fitted(guide, small.conditional()), **SMALL)
+    assert not any("refused" in found[part] for part in PARTS)
+
+
+def test_echo_has_codes_and_the_rest_says_why_not() -> None:
+    fit = fitted(Amortized(encoder=encoder(), family=Echo(2, depth=9)))
+    found = assess(fit, **SMALL)
+    assert {part for part in PARTS if "refused" in found[part]} == {"importance", "annealing", "gaps"}
+    assert found["codes"]["marginal_kl"] == 0
+    assert found["codes"]["limit"] is None
+    assert "no density" in repr(found)
+    for part in ("importance", "annealing", "gaps"):
+        with pytest.raises(UsageError, match="density"):
+            assess(fit, parts=[part], **SMALL)
+
+
+def test_assessing_changes_nothing_in_a_fit() -> None:
+    fit = fitted(small.amortized())
+    before, state = {**small.weights(fit.model), **small.weights(fit.guide)}, torch.get_rng_state()
+    first = assess(fit, **SMALL)
+    assert torch.equal(torch.get_rng_state(), state)
+    again = assess(fit, **SMALL)
+    for part in PARTS:
+        assert first[part] | {"seconds": 0} == again[part] | {"seconds": 0}
+    other = assess(fit, parts=["importance"], **SMALL, seed=1)
+    assert other["importance"]["log_evidence"] != first["importance"]["log_evidence"]
+    assert not small.changed(fit.model, before)
+    assert not small.changed(fit.guide, before)
+    assert all(parameter.grad is None or parameter.requires_grad for parameter in fit.model.parameters())
+
+
+def test_half_precision_is_near() -> None:
+    fit = fitted(small.amortized())
+    full, half = (assess(fit, parts=["importance"], **SMALL, precision=p) for p in ("float32", "bf16"))
+    difference = full["importance"]["log_evidence"] - half["importance"]["log_evidence"]
+    assert 0 < abs(difference) < 0.5
+
+
+def test_the_command_writes_into_the_run_folder(run: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.name != "report.html"}
+    main([str(run), *LINE])
+    said = capsys.readouterr().out
+    assert "log p(x)" in said
+    assert said.rstrip().endswith("report.html")
+    assert {path.name for path in run.iterdir()} - before.keys() == {"assessment.json", "report.html"} | PICTURES
+    assert all((run / name).read_bytes() == content for name, content in before.items())
+    page = (run / "report.html").read_text()
+    assert "Assessment: gaps" in page
+    found = json.loads((run / "assessment.json").read_text())
+    assert found.keys() == {"data", "steps", *PARTS}
+
+    main([str(run), "--parts", "importance", "--images", "5", "--samples", "10"])
+    later = json.loads((run / "assessment.json").read_text())
+    assert (later["importance"]["images"], later["importance"]["samples"]) == (5, 10)
+    assert {part: later[part] for part in PARTS if part != "importance"} == {
+        part: found[part] for part in PARTS if part != "importance"
+    }
+
+
+def test_figures_of_an_older_checkpoint_are_dropped(run: Path) -> None:
+    main([str(run), "--parts", "codes", "--images", "12"])
+    found = json.loads((run / "assessment.json").read_text())
+    (run / "assessment.json").write_text(json.dumps(found | {"steps": 3}))
+    main([str(run), "--parts", "importance", *LINE])
+    assert json.loads((run / "assessment.json").read_text()).keys() == {"data", "steps", "importance"}
+
+
+def test_what_was_found_survives_a_later_failure(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "annealing", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main([str(run), *LINE])
+    assert ended.value.code == 130
+    assert json.loads((run / "assessment.json").read_text()).keys() == {"data", "steps", "importance"}
+
+
+def test_the_newest_run_or_a_quick_one(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained = []
+
+    def quick(line: list[str]) -> Fit:
+        trained.append(line)
+        fit = svi.load(run)
+        fit.save(tmp_path / "runs" / "quick")
+        return fit
+
+    monkeypatch.setattr(svi, "main", quick)
+    main(["--parts", "codes", "--images", "12"])
+    assert trained == [["--guide", "amortized", "--quick"]]
+    assert (tmp_path / "runs" / "quick" / "assessment.json").exists()
+    run.rename(tmp_path / "runs" / "a")
+    main(["--parts", "codes", "--images", "12"])
+    assert len(trained) == 1
+    assert (tmp_path / "runs" / "a" / "assessment.json").exists()
+
+
+def test_a_users_own_model_is_named_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from ppl_models import VAE, MLPDecoder\n"
+        "def made(): ...\n"
+        "class Mine(VAE):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(decoder=MLPDecoder(latents=2, hidden=(4,)))\n"
+    )
+    line = ["--data", str(small.write_npz(tmp_path / "blobs.npz")), "--model", f"{mine}:Mine", "--guide", "amortized"]
+    svi.main([*line, "--steps", "2", "--images", "12", "--out", str(tmp_path / "own")])
+    assert "Mine" in refused(capsys, tmp_path / "own", *LINE)
+    found = main([str(tmp_path / "own"), "--model", f"{mine}:Mine", *LINE])
+    assert not any("refused" in found[part] for part in PARTS)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nowhere", "not a run folder"),
+        ("RUN --parts everything", "--parts"),
+        ("RUN --images 0", "--images"),
+        ("RUN --temperatures 10 0", "--temperatures"),
+        ("RUN --samples many", "--samples"),
+        ("RUN --start encoder", "--start"),
+        ("RUN --device tpu", "--device"),
+        ("RUN --seed -1", "--seed"),
+        ("RUN BROKEN", "unrecognized"),
+        ("BROKEN", "config.json"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    line: str, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    places = {"RUN": str(run), "BROKEN": str(broken), "nowhere": str(tmp_path / "nowhere")}
+    assert message in refused(capsys, *(places.get(word, word) for word in line.split()))
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
