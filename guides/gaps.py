@@ -43,10 +43,15 @@ class Gaps(NamedTuple):
     own: str
 
     @property
-    def log_evidence(self) -> Tensor:
-        """The importance-sampled evidence by the proposals, of all these, that have the most effective samples."""
+    def evidence(self) -> Evidence:
+        """What the proposals say that have, of all these, the most effective samples."""
         proposals = (self.guide, *self.best.values())
-        return max(proposals, key=lambda found: float(found.effective_samples.mean())).log_evidence
+        return max(proposals, key=lambda found: float(found.effective_samples.mean()))
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """The importance-sampled log p(x) by those proposals."""
+        return self.evidence.log_evidence
 
     def approximation(self, family: str | None = None) -> Tensor:
         """What a family, by default the guide's own, costs even at its best."""

@@ -6,7 +6,7 @@ Every part is a function of a fit and of images, and returns its figures, means 
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -103,6 +103,7 @@ def inference_gaps(fit: Fit, images: Any, *, updates: int = SEARCH.steps, sample
         "family": own,
         **means(
             log_evidence=found.log_evidence,
+            effective_samples=found.evidence.effective_samples,
             elbo=found.guide.elbo,
             gap=found.log_evidence - found.guide.elbo,
             amortization=found.amortization,
@@ -138,72 +139,82 @@ def codes(fit: Fit, images: Any, *, seed: int = 0) -> Part:
 
 
 def lines(assessment: dict[str, Any]) -> list[str]:
-    """The figures of an assessment as lines to print, those of each part beneath its name."""
-    said = []
-    for part in _LINES:
-        if part in assessment:
-            found = assessment[part]
-            about = f"{found['images']:,} images, {found['seconds']:,.0f} s" if "images" in found else ""
-            said.append(f"{part:<12}{about}")
-            said += [f"{'':4}{line}" for line in ([found["refused"]] if "refused" in found else _LINES[part](found))]
+    """The figures of an assessment as a table to print: what, how much in nats per image, and how it was found."""
+    said = [f"{assessment['data']}, {assessment['steps']:,} steps, nats per image"]
+    said += [assessment["likelihood"]] if "likelihood" in assessment else []
+    for part, rows_of in _ROWS.items():
+        found = assessment.get(part, {})
+        if "refused" in found:
+            said.append(f"{part}: {found['refused']}")
+        elif found:
+            said.append(f"{part}: {found['images']:,} images, {found['seconds']:,.0f} s")
+            said += [f"    {what:32}{value:>18}  {how}".rstrip() for what, value, how in rows_of(found)]
+            said += [found["remark"]] if "remark" in found else []
     return said
 
 
-def _importance_lines(found: dict[str, Any]) -> list[str]:
-    return [
-        f"log p(x) {_figure(found, 'log_evidence')}  by {found['samples']:,} importance samples, of which "
-        f"{found['effective_samples']:,.0f} effective",
-        f"ELBO {_figure(found, 'elbo')}  on the same samples",
-    ]
+Row = tuple[str, str, str]
 
 
-def _annealing_lines(found: dict[str, Any]) -> list[str]:
-    said = [f"log p(x) {_figure(found, 'importance')}  by {found['samples']:,} importance samples"]
+def _importance_rows(found: dict[str, Any]) -> list[Row]:
+    samples = f"{found['samples']:,} samples, {found['effective_samples']:,.0f} effective"
+    return [("log p(x)", _value(found, "log_evidence"), samples), ("ELBO", _value(found, "elbo"), "same samples")]
+
+
+def _annealing_rows(found: dict[str, Any]) -> list[Row]:
+    rows = [("log p(x), importance sampling", _value(found, "importance"), f"{found['samples']:,} samples")]
     for count, row in found["by_temperatures"].items():
         simulated = row["simulated"]
-        said += [
-            f"log p(x) {_figure(row, 'log_evidence')}  by {found['chains']} chains from the {found['start']} over "
-            f"{int(count):,} temperatures: {_figure(row, 'minus_importance', '+')}; acceptance "
-            f"{row['acceptance']:.2f}, effective chains {row['effective_chains']:.1f}",
-            f"of simulated data between {simulated['lower']:.2f} and {simulated['upper']:.2f}: gap "
-            f"{_figure(simulated, 'gap')}",
+        how = f"{found['chains']} chains from the {found['start']}, {row['effective_chains']:.1f} effective"
+        rows += [
+            (f"log p(x), {int(count):,} temperatures", _value(row, "log_evidence"), how),
+            ("  minus importance sampling", _value(row, "minus_importance", "+"), "same images"),
+            ("  simulated data, from below", _value(simulated, "lower"), f"acceptance {row['acceptance']:.2f}"),
+            ("  simulated data, from above", _value(simulated, "upper"), ""),
+            ("  between the two", _value(simulated, "gap"), ""),
         ]
-    return said
+    return rows
 
 
-def _gap_lines(found: dict[str, Any]) -> list[str]:
+def _gap_rows(found: dict[str, Any]) -> list[Row]:
     own = found["family"]
-    said = [
-        f"log p(x) {_figure(found, 'log_evidence')}  minus the guide's ELBO {_figure(found, 'elbo')} = gap "
-        f"{_figure(found, 'gap')}",
-        f"{_figure(found, 'amortization')}  amortization, {_figure(found, 'approximation')}  approximation ({own})",
+    how = f"{found['samples']:,} samples from the best of these, {found['effective_samples']:,.0f} effective"
+    return [
+        ("log p(x)", _value(found, "log_evidence"), how),
+        ("ELBO", _value(found, "elbo"), "the guide as it is"),
+        ("gap", _value(found, "gap"), ""),
+        ("  amortization", _value(found, "amortization"), "to the best posterior of its family"),
+        (f"  approximation, {own}", _value(found, "approximation"), "from there"),
+        *(
+            (f"  approximation, were it {name}", _value(best, "approximation"), "")
+            for name, best in found["best"].items()
+            if name != own
+        ),
     ]
-    others = {name: best for name, best in found["best"].items() if name != own}
-    return said + [f"{_figure(best, 'approximation')}  approximation, were it {name}" for name, best in others.items()]
 
 
-def _code_lines(found: dict[str, Any]) -> list[str]:
-    limit = "" if found["limit"] is None else f" (at most log N = {found['limit']:.2f})"
-    units = ", ".join(f"{unit['active']} of {unit['of']} in {name}" for name, unit in found["active_units"].items())
-    said = [
-        f"ELBO {_figure(found, 'elbo')} = reconstruction {_figure(found, 'log_likelihood')}",
-        f"- information of the codes {_figure(found, 'mutual_information')}{limit} - KL of their marginal "
-        f"{_figure(found, 'marginal_kl')}",
-        f"active units {units}",
+def _code_rows(found: dict[str, Any]) -> list[Row]:
+    limit = "exact, as the guide states it" if found["limit"] is None else f"at most log N = {found['limit']:.2f}"
+    units = found["active_units"].items()
+    return [
+        ("ELBO", _value(found, "elbo"), ""),
+        ("  reconstruction", _value(found, "log_likelihood"), ""),
+        ("  - information of the codes", _value(found, "mutual_information"), limit),
+        ("  - KL of their marginal", _value(found, "marginal_kl"), ""),
+        *((f"active units of {name}", f"{unit['active']} of {unit['of']}", "") for name, unit in units),
     ]
-    return said + ([found["remark"]] if "remark" in found else [])
 
 
-def _figure(found: dict[str, Any], name: str, sign: str = "") -> str:
+def _value(found: dict[str, Any], name: str, sign: str = "") -> str:
     error = f" ± {found[f'{name}_se']:.2f}" if f"{name}_se" in found else ""
     return f"{found[name]:{sign}.2f}{error}"
 
 
-_LINES = {
-    "importance": _importance_lines,
-    "annealing": _annealing_lines,
-    "gaps": _gap_lines,
-    "codes": _code_lines,
+_ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
+    "importance": _importance_rows,
+    "annealing": _annealing_rows,
+    "gaps": _gap_rows,
+    "codes": _code_rows,
 }
 
 
