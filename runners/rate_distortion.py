@@ -14,8 +14,6 @@ reads the points that are finished, goes on with the one that was cut, and adds 
 In Python: `rate_distortion(*(svi.fit(VAE(), Amortized(), mnist, ELBO(beta)) for beta in (0.3, 1.0, 3.0)))`.
 """
 
-import argparse
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,35 +21,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ppl_models import UsageError
-from runners import figures, svi
-from runners.assembly import data_of
-from runners.blueprint import config_of
+from runners import figures
 from runners.fit import Fit
 from runners.loop.atomic import write_atomically
-from runners.loop.command import Options, Parser, command, interrupted
+from runners.loop.command import Options, command
 from runners.loop.folder import RunFolder
-from runners.options import check_options, parser
-from runners.own import is_own
-from runners.presets import DEFAULTS as SVI_DEFAULTS
-from runners.presets import PRESETS as SVI_PRESETS
+from runners.sweep import finished, label, setting, start, sweep_parser, train
 
 __all__ = ["RateDistortion", "main", "rate_distortion"]
 
-BETAS = (0.1, 0.3, 1.0, 3.0, 10.0)
-SWEPT = ("beta", "target", "family")
-"""Options of svi.py that have a list of values here."""
 MEASURED = ("rate", "distortion", "elbo", "multiplier")
 """Figures of a point, some with standard errors."""
-
-
-def _swept(preset: Options) -> Options:
-    """A preset of svi.py without the objective, its family the only one."""
-    kept = {name: value for name, value in preset.items() if name not in ("objective", "beta", "target")}
-    return kept | ({"family": [preset["family"]]} if "family" in preset else {})
-
-
-DEFAULTS: Options = SVI_DEFAULTS | {"preset": "s9", "beta": None, "target": None, "family": None}
-PRESETS = {name: _swept(SVI_PRESETS[name]) for name in ("s9", *(name for name in SVI_PRESETS if name != "s9"))}
 
 
 @dataclass(frozen=True)
@@ -118,204 +98,53 @@ def rate_distortion(
         if not isinstance(beta, int | float) and target is None:
             raise UsageError(f"expected fits by ELBO(beta) or Constrained(target), found {fit.objective!r}")
         name = names[position] if names else type(getattr(fit.guide, "family", fit.guide)).__name__
-        setting = {"target": target} if target is not None else {"beta": beta}
-        points.append(_point(fit.result(images=images, updates=updates), family=name, **setting))
+        varied = {"target": target} if target is not None else {"beta": beta}
+        points.append(_point(fit.result(images=images, updates=updates), family=name, **varied))
     return _ordered(points)
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> RateDistortion:
     """Run the command; returns the curves."""
-    given = vars(_parser().parse_args(argv))
-    asked = _asked(given)
-    options, folder, _ = svi.start(given, name="rate_distortion", defaults=DEFAULTS, presets=PRESETS)
-    goes_on = folder.holds_run
-    _extend(options, asked, folder=folder if goes_on else None)
-    if "echo" in options["family"] and "batch" not in given and not goes_on:
-        # For all curves, so that they can be compared: Echo makes its noise of the others in a batch.
-        options["batch"] = max(options["batch"], SVI_PRESETS["s10"]["batch"])
-    points = _points(options)
-    _check(given | asked, points.values())
-    found = {name: _finished(folder, name) for name in points}
-    curves = _written(folder, points, found) if all(found.values()) else _train(options, folder, points, found)
+    parser = sweep_parser(__doc__, description="Rate-distortion curves of a deep generative model.")
+    options, folder, points = start(vars(parser.parse_args(argv)), name="rate_distortion")
+    found = {name: finished(folder, name) for name in points}
+
+    def written(name: str, result: dict[str, Any]) -> None:
+        found[name] = result
+        _write(folder, points, found)
+
+    pending = {name: point for name, point in points.items() if found[name] is None}
+    if pending:
+        train(options, folder, pending, name="rate_distortion", on_result=written)
+    curves = _write(folder, points, found)
     print(curves)
     print(folder.path / "report.html")
     return curves
 
 
-def _parser() -> Parser:
-    made = parser(
-        __doc__, description="Rate-distortion curves of a deep generative model.", defaults=DEFAULTS | PRESETS["s9"]
-    )
-    several = {
-        "beta": "weights of the KL term, a point each (default: 0.1 0.3 1 3 10)",
-        "target": "targets of a constraint instead, a point each",
-        "family": "of the posteriors, a curve each (default: diagonal)",
-    }
-    for action in made._actions:
-        if action.dest in several:
-            action.nargs, action.help = "+", several[action.dest]
-        if action.dest in ("objective", "schedule", "gradient"):
-            action.help = argparse.SUPPRESS  # --beta or --target say which, and the others would change nothing
-        if action.dest == "preset":
-            action.help = "settings of svi.py by name, all but the objective (default: s9)"
-        if action.dest == "batch":
-            action.help = "data per step (default: 64; with echo among the families 100, for all of them)"
-    return made
-
-
-def _asked(given: Options) -> Options:
-    """What was typed of the sweep itself, taken out of `given`.
-
-    Raises:
-        UsageError: It contradicts itself, or sets what a sweep sets.
-    """
-    if "objective" in given:
-        raise UsageError("--objective: set for each point of a sweep; expected --beta or --target")
-    if "beta" in given and "target" in given:
-        raise UsageError("--beta and --target: give one of them")
-    return {name: given.pop(name) for name in SWEPT if name in given}
-
-
-def _extend(options: Options, asked: Options, *, folder: RunFolder | None) -> None:
-    """Add what was asked for to what a sweep's folder already has, or to nothing.
-
-    Raises:
-        UsageError: Targets are to be added to a sweep of KL weights, or weights to targets.
-    """
-    for one, other in (("beta", "target"), ("target", "beta")):
-        if folder and one in asked and options[other]:
-            raise UsageError(f"--{one}: {folder.path} was started with --{other}, found --{one}; start another sweep")
-    for name, values in asked.items():
-        options[name] = list(dict.fromkeys([*(options[name] or []), *values]))
-    if not options["target"]:
-        options["beta"] = options["beta"] or list(BETAS)
-    options["family"] = options["family"] or [SVI_DEFAULTS["family"]]
-
-
-def _points(options: Options) -> dict[str, Options]:
-    """The options of svi.py for each point, by its folder's name; families in turn, so that all curves grow."""
-    shared = options | {name: SVI_DEFAULTS[name] for name in SWEPT}
-    settings = [{"objective": "beta", "beta": beta} for beta in options["beta"] or []]
-    settings += [{"objective": "constrained", "target": target} for target in options["target"] or []]
-    every = [shared | setting | {"family": family} for setting in settings for family in options["family"]]
-    return {f"{_label(point)}-{_varied(point)}-{_short(point[_varied(point)])}": point for point in every}
-
-
-def _label(point: Options) -> str:
-    """The curve's name: the family, or a guide of the user's own."""
-    return point["guide"].rpartition(":")[2] if is_own(point["guide"]) else point["family"]
-
-
-def _varied(point: Options) -> str:
-    return "beta" if point["objective"] == "beta" else "target"
-
-
-def _short(value: float) -> str:
-    """A number as short as it can be written without becoming another one."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-
-
-def _check(given: Options, points: Iterable[Options]) -> None:
-    """Refuse options that were typed and would change nothing at any point, or that do not go together.
-
-    Raises:
-        UsageError: There is one.
-    """
-    for point in points:
-        typed = given | {name: point[name] for name in ("family", "target") if name in given}
-        typed.pop("beta", None)
-        for name, family in (("scale", "diagonal"), ("rank", "low-rank")):
-            if point["family"] != family and family in given.get("family", ()):
-                typed.pop(name, None)  # it is another curve's
-        check_options(typed, point)
-
-
-def _finished(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """The result of a point, if its run has come to its end; the report is what is written last."""
-    point = RunFolder(folder.path / name)
-    return point.read_json("result.json") if (point.path / "report.html").exists() else None
-
-
-def _train(
-    options: Options, folder: RunFolder, points: dict[str, Options], found: dict[str, dict[str, Any] | None]
-) -> RateDistortion:
-    """Run the points that are not finished, and write the curves after each.
-
-    Raises:
-        UsageError: A point does not fit together; or, after all others have been run, one left the finite numbers.
-    """
-    data, failed = data_of(options), []
-    pending = {name: point for name, point in points.items() if found[name] is None}
-    for name, point in pending.items():  # before anything is written
-        fit = svi.build(point, RunFolder(folder.path / name), data=data).rehearse()
-    _begin(folder, options, fit)
-    try:
-        for name, point in pending.items():
-            fit = svi.build(point, RunFolder(folder.path / name), data=data).resume()
-            print(f"{fit!r} → {fit.folder.path}", file=sys.stderr)
-            try:
-                fit.run()
-            except UsageError as error:  # where numbers left the finite ones, the other points are still worth having
-                failed.append(f"{name}: {error}")
-                print(failed[-1], file=sys.stderr)
-                continue
-            if fit.stopped:
-                interrupted(fit.stopped, folder.path, "rate_distortion")
-            found[name] = fit.report(**{setting: options[setting] for setting in ("images", "updates", "evidence")})
-            curves = _written(folder, points, found)
-    finally:
-        folder.unlock()
-    if failed:
-        raise UsageError("; ".join(failed))
-    return curves
-
-
-def _begin(folder: RunFolder, options: Options, fit: Fit) -> None:
-    """Write the sweep's config.json, with what the options came to for one of its points.
-
-    Raises:
-        UsageError: The points that are there were trained on other data.
-    """
-    config, sweep = config_of(fit), {name: options[name] for name in SWEPT}
-    content = {
-        "command": "rate_distortion",
-        "options": fit.origin["options"] | sweep,
-        **{name: config[name] for name in ("data", "device", "threads", "versions")},
-    }
-    if folder.holds_run:
-        was = folder.read_json("config.json").get("data")
-        if was != config["data"]:
-            raise UsageError(f"{folder.path}: was trained on {was}, found {config['data']}")
-        folder.lock()
-        folder.write_json("config.json", content)
-    else:
-        folder.create(content)
-
-
-def _written(folder: RunFolder, points: dict[str, Options], found: dict[str, dict[str, Any] | None]) -> RateDistortion:
+def _write(folder: RunFolder, points: dict[str, Options], found: dict[str, dict[str, Any] | None]) -> RateDistortion:
     """The curves as far as they are found, written into the sweep's folder."""
     curves = _ordered(
-        _point(result, family=_label(point), **{_varied(point): point[_varied(point)]})
-        for point, result in ((points[name], result) for name, result in found.items() if result)
+        _point(result, family=label(points[name]), **setting(points[name])) for name, result in found.items() if result
     )
     folder.write_json("rate_distortion.json", curves.points)
     write_atomically(folder.path / "rate_distortion.md", lambda file: file.write(f"{curves!r}\n".encode()))
     figures.save(curves.show(), folder.path / "rate_distortion.png")
     rows = {}
     for point in curves.points:
-        setting = next(f"{name} {point[name]:g}" for name in ("beta", "target") if name in point)
+        varied = next(f"{name} {point[name]:g}" for name in ("beta", "target") if name in point)
         measured = {name: value for name, value in point.items() if name.removesuffix("_se") in MEASURED}
-        rows[f"{point['family']}, {setting}"] = measured
+        rows[f"{point['family']}, {varied}"] = measured
     common = {name: curves.points[0][name] for name in ("data", "steps", "images")}
     figures.report(folder.path, result=rows | common | _remarks(curves.points))
     return curves
 
 
-def _point(found: Mapping[str, Any], **setting: Any) -> dict[str, Any]:
+def _point(found: Mapping[str, Any], **about: Any) -> dict[str, Any]:
     """A point of a curve, from a run's final figures."""
     test = found["test"]
-    point = dict(setting)
+    point = dict(about)
     for name, term, sign in (("rate", "kl", 1), ("distortion", "log_likelihood", -1), ("elbo", "elbo", 1)):
         point[name] = sign * test[term]
         if f"{term}_se" in test:
