@@ -57,7 +57,7 @@ def assess(
     chains: int = 8,
     temperatures: Sequence[int] = (1000,),
     leapfrog: int = 10,
-    start: Literal["prior", "guide"] = "prior",
+    start: Literal["prior", "guide"] = "guide",
     updates: int = SEARCH.steps,
     precision: Literal["float32", "bf16"] = "float32",
     seed: int = 0,
@@ -73,7 +73,7 @@ def assess(
         chains: Annealed chains per image.
         temperatures: Their numbers of temperatures; for several, a curve.
         leapfrog: Steps of each trajectory.
-        start: Where chains start.
+        start: Where chains start: from the prior they know nothing of the guide, and need more temperatures.
         updates: Gradient steps to the best posterior of each image and family.
         precision: Of the networks; densities are in float32.
         seed: Of all noise.
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> Assessment:
     add("--chains", type=positive, help="annealed chains per image (default: 8)")
     add("--temperatures", type=positive, nargs="+", help="of the annealing; several for a curve (default: 1000)")
     add("--leapfrog", type=positive, help="steps of each Hamiltonian trajectory (default: 10)")
-    add("--start", choices=["prior", "guide"], help="where annealed chains start (default: prior)")
+    add("--start", choices=["prior", "guide"], help="where annealed chains start (default: guide)")
     add("--updates", type=positive, help=f"steps to each image's best posterior (default: {SEARCH.steps})")
     add("--precision", choices=["float32", "bf16"], help="of the networks; densities are float32")
     add("--seed", type=natural, help="of all noise (default: 0)")

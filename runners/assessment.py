@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from guides import Diagonal, FullRank
 from guides.aggregate import active_units, collapse, elbo_split
-from guides.ais import Annealing, ais, bdmc
+from guides.ais import ais, bdmc
+from guides.annealing import Annealing
 from guides.echo import echo_of
 from guides.gaps import SEARCH, gaps
 from guides.sites import run_program
@@ -47,7 +48,7 @@ def annealing(
     temperatures: Sequence[int] = (1000,),
     chains: int = 8,
     leapfrog: int = 10,
-    start: Literal["prior", "guide"] = "prior",
+    start: Literal["prior", "guide"] = "guide",
     samples: int = 1000,
     seed: int = 0,
 ) -> Part:

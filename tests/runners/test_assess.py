@@ -23,7 +23,7 @@ PICTURES = {"assessment_gaps.png", "assessment_codes.png"}
 @pytest.fixture(autouse=True)
 def _few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runners.fit.REPORT", Refinement(steps=3))
-    monkeypatch.setattr("guides.ais.TUNING", 20)
+    monkeypatch.setattr("guides.annealing.TUNING", 20)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ GUIDES = {
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_every_guide_with_a_density_is_assessed(guide: str) -> None:
-    found = assess(fitted(GUIDES[guide]()), **SMALL, start="guide")
+    found = assess(fitted(GUIDES[guide]()), **SMALL, start="prior")
     assert not any("refused" in found[part] for part in PARTS)
     assert all(torch.tensor(found["gaps"][name]).isfinite() for name in ("gap", "amortization", "approximation"))
     families = {"full rank": "full-rank", "flow": "flow"}
