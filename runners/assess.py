@@ -137,15 +137,29 @@ def _write(folder: RunFolder, found: Assessment, part: str) -> None:
 def main(argv: Sequence[str] | None = None) -> Assessment:
     """Run the command; returns the assessment."""
     parser = Parser("How good the inference of a run is, in nats with error bars.", __doc__)
+    parser.usage = "%(prog)s [RUN] [options]"
     add = parser.add_argument
-    add("run", type=given_path, nargs="?", default=None, help="run folder of svi.py (default: the newest under runs/)")
-    add("--parts", nargs="+", choices=list(PARTS), help="what to assess (default: all)")
+    add(
+        "run",
+        type=given_path,
+        nargs="?",
+        default=None,
+        metavar="RUN",
+        help="run folder of svi.py (default: the newest under runs/)",
+    )
+    add("--parts", nargs="+", choices=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     add("--split", choices=["test", "train"], help="which images (default: test)")
     counts = ", ".join(f"{part} {count:,}" for part, count in PARTS.items())
     add("--images", type=positive, help=f"how many, the first ones (default: {counts})")
     add("--samples", type=positive, help="importance samples per image (default: 1000)")
     add("--chains", type=positive, help="annealed chains per image (default: 8)")
-    add("--temperatures", type=positive, nargs="+", help="of the annealing; several for a curve (default: 1000)")
+    add(
+        "--temperatures",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="of the annealing; several for a curve (default: 1000)",
+    )
     add("--leapfrog", type=positive, help="steps of each Hamiltonian trajectory (default: 10)")
     add("--start", choices=["prior", "guide"], help="where annealed chains start (default: guide)")
     add("--updates", type=positive, help=f"steps to each image's best posterior (default: {SEARCH.steps})")

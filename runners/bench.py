@@ -118,13 +118,8 @@ def importance(rounds: int, device: torch.device, *, samples: int = 5000) -> Tim
         "the same in bf16": lambda: ours(precision=torch.bfloat16),
         "a loop over images": loop,
     }
-    return measure(
-        f"log p(x) by {samples:,} importance samples, 784-500-500-40",
-        contenders,
-        unit="image",
-        rounds=rounds,
-        device=device,
-    )
+    workload = f"log p(x) by {samples:,} importance samples, 784-500-500-40"
+    return measure(workload, contenders, unit="image", rounds=rounds, device=device)
 
 
 WORKLOADS = {"importance": importance}
