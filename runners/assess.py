@@ -55,7 +55,7 @@ def assess(
     images: int | None = None,
     samples: int = 1000,
     chains: int = 8,
-    temperatures: Sequence[int] = (1000,),
+    temperatures: Sequence[int] = (200,),
     leapfrog: int = 10,
     start: Literal["prior", "guide"] = "guide",
     updates: int = SEARCH.steps,
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> Assessment:
         type=positive,
         nargs="+",
         metavar="N",
-        help="of the annealing; several for a curve (default: 1000)",
+        help="of the annealing; several for a curve (default: 200)",
     )
     add("--leapfrog", type=positive, help="steps of each Hamiltonian trajectory (default: 10)")
     add("--start", choices=["prior", "guide"], help="where annealed chains start (default: guide)")

@@ -45,7 +45,7 @@ def annealing(
     fit: Fit,
     images: Any,
     *,
-    temperatures: Sequence[int] = (1000,),
+    temperatures: Sequence[int] = (200,),
     chains: int = 8,
     leapfrog: int = 10,
     start: Literal["prior", "guide"] = "guide",
