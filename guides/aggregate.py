@@ -53,13 +53,14 @@ class ActiveUnits(NamedTuple):
 class Split(NamedTuple):
     r"""The bound in three parts, `(data,)` each, in nats, and `elbo`, the first less the others.
 
-    Means over the data are the parts of the bound. A plain standard error over the data leaves out that all of them
-    share one q(z).
+    Means over the data are the parts of the bound. Plain standard errors over the data are right to first order, since
+    densities integrate to 1, but say nothing of the bias near `limit`.
 
     Attributes:
         log_likelihood: log p(x given z), the reconstruction.
         mutual_information: :math:`\log q(z \mid x_n) - \log q(z)`, or the rate that the guide states.
-        marginal_kl: :math:`\log q(z) - \log p(z)`, or 0 where the guide states a rate.
+        marginal_kl: :math:`\log q(z) - \log p(z)`, or 0 where the guide states a rate. Of these N data: what
+            `mutual_information` falls short of that of more data is counted here.
         limit: log N, the most that the mutual information of N data and their codes can be, infinite for a stated
             rate: where the information comes near its limit, it says how many data there were and little else.
         stated: Whether the guide states its rate: that is the information of data without end, and the prior of the

@@ -54,7 +54,7 @@ def ais(
     r"""Annealed importance sampling of the evidence: :math:`\log \frac1K \sum_k w_k` of each datum.
 
     Neal 2001, arXiv:physics/9803008; for decoders Wu et al. 2017, arXiv:1611.04273. Along
-    :math:`f_\beta \propto p(z)\, p(x \mid z)^\beta`, or :math:`q(z)^{1 - \beta}\, p(x, z)^\beta` from a posterior,
+    :math:`f_\beta = p(z)\, p(x \mid z)^\beta`, or :math:`f_\beta = q(z)^{1 - \beta}\, p(x, z)^\beta` from a posterior,
 
     .. math:: \log w = \sum_{t=1}^T (\beta_t - \beta_{t-1}) \log \frac{f_1(z_{t-1})}{f_0(z_{t-1})},
 

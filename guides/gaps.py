@@ -21,7 +21,7 @@ SEARCH = Refinement(steps=500, rule=Adam(lr=0.05, betas=(0.9, 0.99)), final=0.0,
 """Gradient steps that find the best posterior of a datum; their size falls to nothing, which averages noise away."""
 
 MOMENTS = 100
-"""Samples of a guide from which those are estimated that a search in another family starts at."""
+"""Samples from which the mean and standard deviations are estimated where a search in another family starts."""
 
 
 class Gaps(NamedTuple):
@@ -30,7 +30,8 @@ class Gaps(NamedTuple):
     .. math:: \log p(x) - L(q) = \underbrace{\log p(x) - L(q^*)}_\text{approximation} +
         \underbrace{L(q^*) - L(q)}_\text{amortization}
 
-    with :math:`q^*` the best posterior of q's own family for each datum.
+    with :math:`q^*` the best posterior of q's own family for each datum. The evidence is estimated from below, so the
+    gap is at least this; a search that has not converged moves nats from amortization to approximation.
 
     Attributes:
         guide: The guide as it is, L(q).

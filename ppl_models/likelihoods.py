@@ -43,7 +43,7 @@ class _LogNormalizer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
         ctx.save_for_backward(logits)
-        return logits.abs().neg_().exp_().add_(1).log_().sum(-1) + logits.clamp(min=0).sum(-1)
+        return logits.abs().neg_().exp_().add_(1).log_().sum(-1) + logits.relu().sum(-1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

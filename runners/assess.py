@@ -33,7 +33,7 @@ __all__ = ["PARTS", "Assessment", "assess", "main"]
 PARTS = {"importance": 1000, "annealing": 32, "gaps": 100, "codes": 2000}
 """What there is to assess, and of how many images if nothing else is said."""
 
-QUICK = {"images": 50, "samples": 100, "chains": 4, "temperatures": [50], "updates": 50}
+QUICK = {"images": 20, "samples": 100, "chains": 4, "temperatures": [50], "updates": 50}
 
 
 class Assessment(dict[str, Any]):
@@ -128,8 +128,12 @@ def _earlier(folder: RunFolder, now: Assessment) -> dict[str, Any]:
 
 def _write(folder: RunFolder, found: Assessment, part: str) -> None:
     folder.write_json("assessment.json", found)
-    if part in found.pictures:
-        figures.save(found.pictures[part], folder.path / f"assessment_{part}.png")
+    for name in PARTS:
+        picture = folder.path / f"assessment_{name}.png"
+        if name in found.pictures:
+            figures.save(found.pictures[name], picture)
+        elif name == part or name not in found:
+            picture.unlink(missing_ok=True)  # of an earlier assessment, which no figure belongs to any more
     figures.report(folder.path)
 
 

@@ -34,6 +34,12 @@ Part = tuple[dict[str, Any], Figure | None]
 AT_ONCE = 50
 """Images whose best posteriors are searched at a time."""
 
+CHAINS = 512
+"""Annealed chains at a time, which bounds the memory."""
+
+SATURATED = 0.5
+"""Nats of information below its limit, log N, where it says little but N."""
+
 
 def importance(fit: Fit, images: Any, *, samples: int = 1000, seed: int = 0) -> Part:
     """The importance-sampled evidence, and the bound on the same samples."""
@@ -70,13 +76,18 @@ def annealing(
             "seed": seed,
             "progress": bar,
         }
+        size = max(1, CHAINS // chains)
         with fit.aside():
-            real = ais(fit.model, images.in_order(len(images)), **settings)
-            simulated = bdmc(fit.model, images.in_order(len(images)), **settings)
+            real = ais(fit.model, images.in_order(size), **settings)
+            simulated = bdmc(fit.model, images.in_order(size), **settings)
         found["by_temperatures"][str(count)] = {
             **means(**real._asdict(), minus_importance=real.log_evidence - sampled),
             "simulated": means(
-                lower=simulated.lower.log_evidence, upper=simulated.upper.log_evidence, gap=simulated.gap
+                lower=simulated.lower.log_evidence,
+                upper=simulated.upper.log_evidence,
+                gap=simulated.gap,
+                acceptance=simulated.lower.acceptance,
+                acceptance_in_reverse=simulated.upper.acceptance,
             ),
         }
     return found, figures.annealing(found["by_temperatures"]) if len(temperatures) > 1 else None
@@ -148,7 +159,8 @@ def lines(assessment: dict[str, Any]) -> list[str]:
         if "refused" in found:
             said.append(f"{part}: {found['refused']}")
         elif found:
-            said.append(f"{part}: {found['images']:,} images, {found['seconds']:,.0f} s")
+            about = f"the first {found['images']:,} {found['split']} images, {found['precision']}"
+            said.append(f"{part}: {about}, {found['seconds']:,.0f} s")
             said += [f"    {what:32}{value:>18}  {how}".rstrip() for what, value, how in rows_of(found)]
             said += [found["remark"]] if "remark" in found else []
     return said
@@ -166,12 +178,17 @@ def _annealing_rows(found: dict[str, Any]) -> list[Row]:
     rows = [("log p(x), importance sampling", _value(found, "importance"), f"{found['samples']:,} samples")]
     for count, row in found["by_temperatures"].items():
         simulated = row["simulated"]
-        how = f"{found['chains']} chains from the {found['start']}, {row['effective_chains']:.1f} effective"
+        how = f"{found['chains']} chains from the {found['start']}, {row['effective_chains']:.1f} effective, "
+        how += f"acceptance {row['acceptance']:.2f}"
         rows += [
             (f"log p(x), {int(count):,} temperatures", _value(row, "log_evidence"), how),
             ("  minus importance sampling", _value(row, "minus_importance", "+"), "same images"),
-            ("  simulated data, from below", _value(simulated, "lower"), f"acceptance {row['acceptance']:.2f}"),
-            ("  simulated data, from above", _value(simulated, "upper"), ""),
+            ("  simulated data, from below", _value(simulated, "lower"), f"acceptance {simulated['acceptance']:.2f}"),
+            (
+                "  simulated data, from above",
+                _value(simulated, "upper"),
+                f"acceptance {simulated['acceptance_in_reverse']:.2f}",
+            ),
             ("  between the two", _value(simulated, "gap"), ""),
         ]
     return rows
@@ -184,10 +201,10 @@ def _gap_rows(found: dict[str, Any]) -> list[Row]:
         ("log p(x)", _value(found, "log_evidence"), how),
         ("ELBO", _value(found, "elbo"), "the guide as it is"),
         ("gap", _value(found, "gap"), ""),
-        ("  amortization", _value(found, "amortization"), "to the best posterior of its family"),
+        ("  amortization", _value(found, "amortization"), "from the guide to the best posterior of its family"),
         (f"  approximation, {own}", _value(found, "approximation"), "from there"),
         *(
-            (f"  approximation, were it {name}", _value(best, "approximation"), "")
+            (f"  approximation, {name}", _value(best, "approximation"), "")
             for name, best in found["best"].items()
             if name != own
         ),
@@ -196,12 +213,16 @@ def _gap_rows(found: dict[str, Any]) -> list[Row]:
 
 def _code_rows(found: dict[str, Any]) -> list[Row]:
     limit = "exact, as the guide states it" if found["limit"] is None else f"at most log N = {found['limit']:.2f}"
+    remainder = ""
+    if found["limit"] is not None and found["limit"] - found["mutual_information"] < SATURATED:
+        limit += ", which says how many images there were"
+        remainder = "and the information of more images"
     units = found["active_units"].items()
     return [
         ("ELBO", _value(found, "elbo"), ""),
         ("  reconstruction", _value(found, "log_likelihood"), ""),
-        ("  - information of the codes", _value(found, "mutual_information"), limit),
-        ("  - KL of their marginal", _value(found, "marginal_kl"), ""),
+        ("  less information of the codes", _value(found, "mutual_information"), limit),
+        ("  less KL of their marginal", _value(found, "marginal_kl"), remainder),
         *((f"active units of {name}", f"{unit['active']} of {unit['of']}", "") for name, unit in units),
     ]
 

@@ -173,7 +173,7 @@ def _remarks(points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         if "likelihood" in point:
             said["likelihood"] = point["likelihood"]
         if "remark" in point:
-            said[f"{point['family']}, target {point['target']:g}"] = point["remark"]
+            said[f"{point['family']}, target {point.get('target', 0):g}"] = point["remark"]
     return said
 
 

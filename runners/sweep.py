@@ -39,7 +39,7 @@ def sweep_parser(page: str | None, *, description: str) -> Parser:
     made = parser(page, description=description, defaults=DEFAULTS | PRESETS["s9"])
     several = {
         "beta": "weights of the KL term, a point each (default: 0.1 0.3 1 3 10)",
-        "target": "targets of a constraint instead, a point each",
+        "target": "instead of --beta: least log-likelihoods per image in nats, a point each, such as -110 -90",
         "family": "of the posteriors, a curve each (default: diagonal)",
     }
     for action in made._actions:

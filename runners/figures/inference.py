@@ -28,7 +28,7 @@ def gaps(split: Mapping[str, Any]) -> Figure:
     style = {"height": 0.6}
     axes.barh(list(bars), approximation, color="tab:blue", label="approximation: the family", **style)
     axes.barh(
-        list(bars), amortization, left=approximation, color="tab:orange", label="amortization: the encoder", **style
+        list(bars), amortization, left=approximation, color="tab:orange", label="amortization: the guide", **style
     )
     axes.errorbar(ends, list(bars), xerr=errors, fmt="none", color="0.2", capsize=3)
     for name, end, error in zip(bars, ends, errors, strict=True):
