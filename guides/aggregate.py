@@ -167,8 +167,6 @@ def elbo_split(
         if stated == {False}:
             codes = {name: value.flatten(0, 1) for name, value in _values(inferred, particles, batch).items()}
             runs.append((program, batch, codes, _log_density(inferred, shape).expand(shape)))
-    if not parts:
-        raise UsageError("elbo_split: found no data, expected at least one batch")
     log_likelihood, kl = (torch.cat(part, 1) for part in zip(*((p.log_likelihood, p.kl) for p in parts), strict=True))
     if stated == {True}:
         return Split(log_likelihood.mean(0), kl.mean(0), torch.zeros_like(kl[0]), math.inf, True)

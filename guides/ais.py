@@ -1,13 +1,14 @@
 """Annealed importance sampling: the evidence from Markov chains, and on simulated data a bracket around it."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from guides.annealing import Annealing, Progress, Steps, anneal, tune
+from guides.annealing import Annealing, Progress, StepSizes, anneal, tune
+from guides.evidence import effective, joined, seeded
 from guides.hmc import Path, path_of
 from guides.sites import Program, run_program
 from ppl_models.batch import Batch, UsageError
@@ -22,7 +23,7 @@ class Annealed(NamedTuple):
         log_evidence: log p(x) in nats: a lower bound in expectation, in reverse an upper bound.
         effective_chains: (Σ w)² / Σ w², from 1 where one chain has all the weight to K where all weigh the same; 0
             where none has any.
-        acceptance: The mean acceptance probability over chains and temperatures.
+        acceptance: The mean acceptance probability over chains and transitions; 1 where one temperature has none.
     """
 
     log_evidence: Tensor
@@ -73,13 +74,14 @@ def ais(
         progress: Wraps the range of each run's temperatures, such as `tqdm`: two runs a batch.
 
     Raises:
-        UsageError: A latent has bounds, a scale or no density, or model and guide do not match.
+        UsageError: A latent has bounds, a scale or no density, model and guide do not match, or there are no data.
     """
     found = []
-    for batch, seeds in _seeded(batches, seed):
+    for batch, drawn in seeded(batches, seed, len(Seeds._fields)):
+        seeds = Seeds(*drawn)
         path, steps = _prepared(model, batch, posterior, annealing, seeds, progress)
         found.append(_forward(path, steps, annealing, seeds, progress))
-    return _joined(found)
+    return joined(found)
 
 
 def bdmc(
@@ -107,18 +109,21 @@ def bdmc(
         progress: Wraps the range of each run's temperatures: three runs a batch.
 
     Raises:
-        UsageError: As for `ais`; or the model does not simulate `x` and nothing else.
+        UsageError: As for `ais`; or the model does not simulate `x` and nothing else, or has no finite density there.
     """
     lower, upper = [], []
-    for batch, seeds in _seeded(batches, seed):
+    for batch, drawn in seeded(batches, seed, len(Seeds._fields)):
+        seeds = Seeds(*drawn)
         torch.manual_seed(seeds.simulation)
         latents, batch = _simulated(model, batch)
         path, steps = _prepared(model, batch, posterior, annealing, seeds, progress)
         lower.append(_forward(path, steps, annealing, seeds, progress))
         torch.manual_seed(seeds.reverse)
         point = path.at(path.flat(latents))
+        if not point.log_density(1.0).isfinite().all():
+            raise UsageError("bdmc: the model's density at latents and data of its own is not finite")
         upper.append(_annealed(*anneal(path, point, steps, annealing, reverse=True, progress=progress), sign=-1))
-    return Bracket(_joined(lower), _joined(upper))
+    return Bracket(joined(lower), joined(upper))
 
 
 class Seeds(NamedTuple):
@@ -129,12 +134,6 @@ class Seeds(NamedTuple):
     forward: int
     reverse: int
     simulation: int
-
-
-def _seeded(batches: Iterable[Batch], seed: int) -> Iterator[tuple[Batch, Seeds]]:
-    generator = torch.Generator().manual_seed(seed)
-    for batch in batches:
-        yield batch, Seeds(*torch.randint(2**62, (len(Seeds._fields),), generator=generator).tolist())
 
 
 def _simulated(model: Program, batch: Batch) -> tuple[dict[str, Tensor], Batch]:
@@ -154,7 +153,7 @@ def _prepared(
     annealing: Annealing,
     seeds: Seeds,
     progress: Progress,
-) -> tuple[Path, Steps | None]:
+) -> tuple[Path, StepSizes | None]:
     """A batch's path and step sizes, with which nothing moves where there is one temperature."""
     torch.manual_seed(seeds.posterior)
     path = path_of(model, batch, posterior, annealing.chains)
@@ -162,7 +161,7 @@ def _prepared(
     return path, tune(path, annealing, progress=progress) if annealing.temperatures > 1 else None
 
 
-def _forward(path: Path, steps: Steps | None, annealing: Annealing, seeds: Seeds, progress: Progress) -> Annealed:
+def _forward(path: Path, steps: StepSizes | None, annealing: Annealing, seeds: Seeds, progress: Progress) -> Annealed:
     torch.manual_seed(seeds.forward)
     return _annealed(*anneal(path, path.start(), steps, annealing, progress=progress))
 
@@ -170,9 +169,5 @@ def _forward(path: Path, steps: Steps | None, annealing: Annealing, seeds: Seeds
 def _annealed(log_weight: Tensor, acceptance: Tensor, *, sign: int = 1) -> Annealed:
     """Chains taken together; of weights of 1 / p(x) with sign -1."""
     total = log_weight.logsumexp(0)
-    effective = (2 * total - (2 * log_weight).logsumexp(0)).exp().nan_to_num(0.0)
-    return Annealed(sign * (total - math.log(len(log_weight))), effective, acceptance)
-
-
-def _joined(parts: list[Annealed]) -> Annealed:
-    return Annealed(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    chains = effective(total, (2 * log_weight).logsumexp(0))
+    return Annealed(sign * (total - math.log(len(log_weight))), chains, acceptance)

@@ -12,14 +12,19 @@ from torch import Tensor
 from guides.hmc import Path, Point, transition
 from ppl_models.batch import UsageError
 
-__all__ = ["Annealing", "Progress", "Steps", "anneal", "tune"]
+__all__ = ["Annealing", "Progress", "StepSizes", "anneal", "tune"]
 
 Progress = Callable[[Any], Iterable[int]]
 """Wraps a range, as `tqdm` does."""
 
-WARM_UP, TUNING, KNOTS = 30, 200, 20
-"""Transitions that step sizes are tuned in: first at the base, then on the path; and from how many means they are
-interpolated."""
+WARM_UP = 30
+"""Transitions at the base with which tuning begins."""
+
+TUNING = 200
+"""Transitions along the path in which step sizes are tuned."""
+
+KNOTS = 20
+"""Means of step sizes that are kept of those, a divisor of their number; between them sizes are interpolated."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,9 @@ class Annealing:
     :math:`\sigma(4 (2 u - 1))`, moved and stretched to begin at 0 and end at 1 (Wu et al. 2017, arXiv:1611.04273).
 
     Args:
-        temperatures: Steps of β from 0 to 1, T; with 1 this is importance sampling from the base.
+        temperatures: StepSizes of β from 0 to 1, T; with 1 this is importance sampling from the base.
         chains: Independent chains per datum, K.
-        leapfrog: Steps of a Hamiltonian trajectory.
+        leapfrog: StepSizes of a Hamiltonian trajectory.
         schedule: How β grows.
         acceptance: The share of accepted proposals that step sizes are tuned to.
     """
@@ -63,7 +68,7 @@ class Annealing:
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
+class StepSizes:
     """Step sizes along a path, frozen: log-linear between equally spaced knots.
 
     Attributes:
@@ -80,7 +85,7 @@ class Steps:
 
 
 @pyro.validation_enabled(False)
-def tune(path: Path, annealing: Annealing, *, progress: Progress = iter) -> Steps:
+def tune(path: Path, annealing: Annealing, *, progress: Progress = iter) -> StepSizes:
     r"""Step sizes that come near the acceptance that is asked for, from a run of their own along the path.
 
     A dimension's step is :math:`\epsilon / \sqrt{g}`, with the datum's :math:`\epsilon` driven by the acceptance of its
@@ -100,14 +105,14 @@ def tune(path: Path, annealing: Annealing, *, progress: Progress = iter) -> Step
         point, acceptance = transition(point, path, beta, log_step.exp(), leapfrog=annealing.leapfrog)
         size = size + 0.5 * (acceptance.mean(0) - annealing.acceptance)
         kept.append(log_step)
-    return Steps(torch.stack(kept[WARM_UP:]).unflatten(0, (KNOTS, -1)).mean(1))
+    return StepSizes(torch.stack(kept[WARM_UP:]).unflatten(0, (KNOTS, -1)).mean(1))
 
 
 @pyro.validation_enabled(False)
 def anneal(
     path: Path,
     point: Point,
-    steps: Steps | None,
+    steps: StepSizes | None,
     annealing: Annealing,
     *,
     reverse: bool = False,

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +14,19 @@ from guides.sites import At, Params, Program
 from guides.terms import Terms, terms
 from ppl_models.batch import Batch, UsageError
 
-__all__ = ["Evidence", "bounds", "importance_sample", "posterior_for", "posteriors"]
+__all__ = [
+    "Evidence",
+    "bounds",
+    "effective",
+    "importance_sample",
+    "joined",
+    "posterior_for",
+    "posterior_of",
+    "posteriors",
+    "seeded",
+]
+
+Parts = TypeVar("Parts", bound=tuple[Tensor, ...])
 
 ROWS = {"cpu": 2_000, "cuda": 50_000}
 """Samples decoded at a time: more would leave a CPU's cache, fewer leave a GPU idle."""
@@ -70,13 +81,10 @@ def posterior_for(
 @torch.no_grad()
 def bounds(
     model: Program,
-    guide: Program,
+    posterior: Callable[[Batch], Program],
     batches: Iterable[Batch],
     *,
     particles: int = 1,
-    refinement: Refinement | None = None,
-    objective: Objective | None = None,
-    start: Callable[[Batch], Params] | None = None,
     seed: int = 0,
 ) -> Terms:
     """The evidence lower bound of each datum and its parts, `(data,)` each, means over the particles.
@@ -86,22 +94,25 @@ def bounds(
 
     Args:
         model: The model.
-        guide: The guide.
+        posterior: From a batch to its guide, such as `fit.posterior`, or `lambda batch: guide`.
         batches: The data, each once.
         particles: Samples of the latents per datum.
-        refinement: Gradient steps on each batch before; their noise is not used again.
-        objective: What they minimise; the ELBO by default.
-        start: Where those start; by default where the guide says.
         seed: Of the noise of the bound. The global random state moves on: fork it where that matters.
+
+    Raises:
+        UsageError: There are no data.
     """
-    posterior = partial(posterior_for, model, guide, refinement=refinement, objective=objective, start=start)
     judged = posteriors(posterior, batches, seed=seed)
-    parts = [terms(model, posterior, batch, particles=particles) for posterior, batch in judged]
+    parts = [terms(model, program, batch, particles=particles) for program, batch in judged]
+
+    def mean(values: Iterable[Tensor]) -> Tensor:
+        return torch.cat([each.mean(0) for each in values])
+
     return Terms(
-        _joined(part.log_likelihood for part in parts),
-        {name: _joined(part.site_kl[name] for part in parts) for name in parts[0].site_kl},
-        _joined(part.scaled_log_likelihood for part in parts),
-        _joined(part.scaled_kl for part in parts),
+        mean(part.log_likelihood for part in parts),
+        {name: mean(part.site_kl[name] for part in parts) for name in parts[0].site_kl},
+        mean(part.scaled_log_likelihood for part in parts),
+        mean(part.scaled_kl for part in parts),
     )
 
 
@@ -116,37 +127,61 @@ def posteriors(
         seed: Of all noise. The global random state moves on: fork it where that matters.
 
     Raises:
-        UsageError: `posterior` makes no guide of a batch.
+        UsageError: `posterior` makes no guide of a batch, or there are no data.
     """
-    seeds = torch.Generator().manual_seed(seed)
-    for batch in batches:
-        refining, judging = torch.randint(2**62, (2,), generator=seeds).tolist()
+    for batch, (refining, judging) in seeded(batches, seed, 2):
         torch.manual_seed(refining)
-        program = posterior(batch)
-        if not callable(program):
-            raise UsageError(
-                f"posterior(batch) is a {type(program).__name__}, expected a guide: pass fit.posterior, or "
-                "lambda batch: guide"
-            )
+        program = posterior_of(posterior, batch)
         torch.manual_seed(judging)
         yield program, batch
 
 
-def _joined(parts: Iterable[Tensor]) -> Tensor:
-    """Means over the particles, of all data."""
-    return torch.cat([part.mean(0) for part in parts])
+def posterior_of(posterior: Callable[[Batch], Program], batch: Batch) -> Program:
+    """The guide for a batch, refused where `posterior` is one itself and has returned a sample.
+
+    Raises:
+        UsageError: It has.
+    """
+    program = posterior(batch)
+    if not callable(program):
+        raise UsageError(
+            f"posterior(batch) is a {type(program).__name__}, expected a guide: pass fit.posterior, or "
+            "lambda batch: guide"
+        )
+    return program
+
+
+def seeded(batches: Iterable[Batch], seed: int, count: int) -> Iterator[tuple[Batch, list[int]]]:
+    """Each batch with so many seeds of its own, which depend on those before it in nothing but their number.
+
+    Raises:
+        UsageError: There are no data.
+    """
+    generator, batch = torch.Generator().manual_seed(seed), None
+    for batch in batches:
+        yield batch, torch.randint(2**62, (count,), generator=generator).tolist()
+    if batch is None:
+        raise UsageError("found no data, expected at least one batch")
+
+
+def joined(parts: Iterable[Parts]) -> Parts:
+    """Figures of several batches, tuples of tensors `(batch,)`, as those of all data."""
+    parts = list(parts)
+    return type(parts[0])(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def effective(first: Tensor, second: Tensor) -> Tensor:
+    r""":math:`(\sum w)^2 / \sum w^2` from the logarithms of the two sums; 0 where no weight is above 0."""
+    return (2 * first - second).exp().nan_to_num(0.0)
 
 
 @torch.no_grad()
 def importance_sample(
     model: Program,
-    guide: Program,
+    posterior: Callable[[Batch], Program],
     batches: Iterable[Batch],
     *,
     samples: int = 1000,
-    refinement: Refinement | None = None,
-    objective: Objective | None = None,
-    start: Callable[[Batch], Params] | None = None,
     seed: int = 0,
 ) -> Evidence:
     r"""Importance-sampled evidence of each datum, :math:`\log \frac1S \sum_s w_s`, :math:`w = p(x, z) / q(z \mid x)`.
@@ -156,31 +191,26 @@ def importance_sample(
 
     Args:
         model: The model.
-        guide: The guide.
+        posterior: From a batch to its guide, at its parameters, as for `bounds`.
         batches: The data, each once.
         samples: S.
-        refinement: Gradient steps on each batch before; their noise is not used again.
-        objective: What they minimise; the ELBO by default.
-        start: Where those start; by default where the guide says.
         seed: Of the noise, as for `bounds`.
 
     Raises:
-        UsageError: The guide has no density.
+        UsageError: The guide has no density, or there are no data.
     """
-    posterior = partial(posterior_for, model, guide, refinement=refinement, objective=objective, start=start)
     judged = posteriors(posterior, batches, seed=seed)
-    parts = [_importance_sample(model, posterior, batch, samples) for posterior, batch in judged]
-    return Evidence(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    return joined(_importance_sample(model, program, batch, samples) for program, batch in judged)
 
 
-def _importance_sample(model: Program, posterior: Program, batch: Batch, samples: int) -> Evidence:
+def _importance_sample(model: Program, program: Program, batch: Batch, samples: int) -> Evidence:
     at_once = max(1, ROWS.get(batch.index.device.type, ROWS["cuda"]) // len(batch.index))
     firsts, seconds, sums = [], [], []
     for done in range(0, samples, at_once):
         particles = min(at_once, samples - done)
-        log_weights = importance_terms(model, posterior, batch, particles=particles).elbo.double()
+        log_weights = importance_terms(model, program, batch, particles=particles).elbo.double()
         firsts.append(log_weights.logsumexp(0))
         seconds.append((2 * log_weights).logsumexp(0))
         sums.append(log_weights.sum(0))
     first, second = torch.stack(firsts).logsumexp(0), torch.stack(seconds).logsumexp(0)
-    return Evidence(first - math.log(samples), torch.stack(sums).sum(0) / samples, (2 * first - second).exp())
+    return Evidence(first - math.log(samples), torch.stack(sums).sum(0) / samples, effective(first, second))

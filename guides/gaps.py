@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from guides.evidence import Evidence, importance_sample, posteriors
+from guides.evidence import Evidence, importance_sample, joined, posteriors
 from guides.families import has_density
 from guides.free import Free
 from guides.objectives import ELBO
@@ -94,7 +94,8 @@ def gaps(
         seed: Of all noise.
 
     Raises:
-        UsageError: The guide has no parameters per datum or no density, or the model has not one latent vector.
+        UsageError: The guide has no parameters per datum or no density, there are no data, or families are given and
+            the model has not one latent vector of their size.
     """
     found: dict[str, list[Evidence]] = {}
     for start, batch in posteriors(posterior, batches, seed=seed):
@@ -108,11 +109,9 @@ def gaps(
         for name, family in (families or {}).items():
             candidates[name] = best_posterior(model, _in_family(family, candidates[own], batch), batch, **search)
         for name, candidate in candidates.items():
-            found.setdefault(name, []).append(
-                importance_sample(model, candidate, [batch], samples=samples, seed=judging)
-            )
-    joined = {name: Evidence(*map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
-    return Gaps(joined.pop("guide"), joined, own)
+            found.setdefault(name, []).append(_judged(model, candidate, batch, samples=samples, seed=judging))
+    whole = {name: joined(parts) for name, parts in found.items()}
+    return Gaps(whole.pop("guide"), whole, own)
 
 
 def best_posterior(
@@ -122,6 +121,10 @@ def best_posterior(
     objective = ELBO(particles=particles)
     params, _ = refine(model, start.guide, objective, batch, start.params, refinement=refinement)
     return At(start.guide, {name: value.detach() for name, value in params.items()})
+
+
+def _judged(model: Program, candidate: Program, batch: Batch, *, samples: int, seed: int) -> Evidence:
+    return importance_sample(model, lambda _: candidate, [batch], samples=samples, seed=seed)
 
 
 def _in_family(family: nn.Module, guide: At, batch: Batch) -> At:
@@ -136,5 +139,5 @@ def _in_family(family: nn.Module, guide: At, batch: Batch) -> At:
         raise UsageError(f"gaps: a family of {family.latents} latents for a guide whose latents are {shapes}")
     (name, site), *_ = sites.items()
     scale, loc = torch.std_mean(site.value, 0)
-    free = Free(batch.index.tolist(), family=family, site=name).to(loc.device, loc.dtype)
+    free = Free(len(batch.index), family=family, site=name).to(loc.device, loc.dtype)
     return At(free, family.around(loc, scale))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from guides.evidence import posterior_of
 from guides.iwae import importance_terms
 from guides.sites import Program, Site, run_program
 from ppl_models.batch import Batch, UsageError
@@ -44,14 +45,14 @@ class Path:
 
     Attributes:
         model: The model.
-        posterior: The base, or `None` for the prior.
+        guide: The base, or `None` for the prior.
         batch: The batch, with its observations.
         chains: Chains per datum.
         events: The shape of each latent site's event.
     """
 
     model: Program
-    posterior: Program | None
+    guide: Program | None
     batch: Batch
     chains: int
     events: dict[str, torch.Size]
@@ -59,7 +60,7 @@ class Path:
     def start(self) -> Point:
         """Chains at independent draws from the base."""
         with torch.no_grad():
-            base = self.model if self.posterior is None else self.posterior
+            base = self.model if self.guide is None else self.guide
             sites = run_program(base, self.batch, particles=self.chains)
         return self.at(self.flat({name: site.value for name, site in sites.items()}))
 
@@ -79,8 +80,8 @@ class Path:
                 else:
                     latent = latent + site.log_prob(shape)
             base, ratio = latent, observed
-            if self.posterior is not None:
-                sites = run_program(self.posterior, self.batch, values=values, particles=self.chains)
+            if self.guide is not None:
+                sites = run_program(self.guide, self.batch, values=values, particles=self.chains)
                 base = sum((site.log_prob(shape) for site in sites.values()), z.new_zeros(shape))
                 ratio = latent + observed - base
             # Two gradients: the next temperature asks for another mixture of them at the same point.
@@ -147,7 +148,7 @@ def path_of(model: Program, batch: Batch, posterior: Callable[[Batch], Program] 
     for site in latents:
         if not _is_real(site):
             raise UsageError(f"site '{site.name}' is a {site.fn}: annealing needs latents that may be any real number")
-    guide = None if posterior is None else posterior(batch)
+    guide = None if posterior is None else posterior_of(posterior, batch)
     if guide is not None:
         importance_terms(model, guide, batch, particles=chains)  # refuses what does not match or has no density
     return Path(model, guide, batch, chains, {site.name: site.fn.event_shape for site in latents})

@@ -61,13 +61,14 @@ def assess(
     updates: int = SEARCH.steps,
     precision: Literal["float32", "bf16"] = "float32",
     seed: int = 0,
+    out: Path | str | None = None,
 ) -> Assessment:
-    """Measure the inference of a fit; where the fit has a run folder, write what is found into it, part by part.
+    """Measure the inference of a fit; where there is a run folder, write what is found into it, part by part.
 
     Args:
         fit: The fit, which is not changed.
         parts: Of `PARTS`; by default all, those that the guide cannot give with a line that says why.
-        split: Which images.
+        split: Which images; on those of training, free rows start where it left them.
         images: How many of them, the first ones; by default what `PARTS` says.
         samples: Importance samples of the latents per image.
         chains: Annealed chains per image.
@@ -77,6 +78,7 @@ def assess(
         updates: Gradient steps to the best posterior of each image and family.
         precision: Of the networks; densities are in float32.
         seed: Of all noise.
+        out: The run folder; by default the fit's, if it has one.
 
     Raises:
         UsageError: A part that was asked for is none, or the guide cannot give it.
@@ -84,19 +86,21 @@ def assess(
     unknown = [part for part in parts or () if part not in PARTS]
     if unknown:
         raise UsageError(f"parts: found {unknown[0]!r}, expected {', '.join(PARTS)}")
-    noise = {"samples": samples, "seed": seed}
+    folder = fit.folder if out is None else RunFolder(Path(out))
+    common = {"seed": seed, "rows": split == "train" and not getattr(fit.guide, "carried", False)}
+    noise = common | {"samples": samples}
     annealed = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "start": start}
     measures = {
         "importance": lambda chosen: importance(fit, chosen, **noise),
         "annealing": lambda chosen: annealing(fit, chosen, **annealed, **noise),
         "gaps": lambda chosen: inference_gaps(fit, chosen, updates=updates, **noise),
-        "codes": lambda chosen: codes(fit, chosen, seed=seed),
+        "codes": lambda chosen: codes(fit, chosen, **common),
     }
     found = Assessment(data=fit.data.name, steps=fit.history.step)
     if is_grey(fit):
         found["likelihood"] = GREY
-    if fit.folder:
-        found |= _earlier(fit.folder, found)
+    if folder:
+        found |= _earlier(folder, found)
     pool = getattr(fit.data, split)
     for part in parts or PARTS:
         chosen = pool.first(min(images or PARTS[part], len(pool)))
@@ -109,11 +113,12 @@ def assess(
                 raise
             found[part], picture = {"refused": str(error)}, None
         else:
-            found[part] |= {"split": split, "precision": precision, "seconds": round(time.monotonic() - started, 1)}
+            how = {"split": split, "precision": precision, "seed": seed, "device": str(fit.device)}
+            found[part] |= how | {"seconds": round(time.monotonic() - started, 1)}
         if picture is not None:
             found.pictures[part] = picture
-        if fit.folder:
-            _write(fit.folder, found, part)
+        if folder:
+            _write(folder, found, part)
     return found
 
 
@@ -141,7 +146,7 @@ def _write(folder: RunFolder, found: Assessment, part: str) -> None:
 def main(argv: Sequence[str] | None = None) -> Assessment:
     """Run the command; returns the assessment."""
     parser = Parser("How good the inference of a run is, in nats with error bars.", __doc__)
-    parser.usage = "%(prog)s [RUN] [options]"
+    parser.usage = "%(prog)s [RUN] [options]"  # a list of parts would swallow a run behind it
     add = parser.add_argument
     add(
         "run",
@@ -149,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> Assessment:
         nargs="?",
         default=None,
         metavar="RUN",
-        help="run folder of svi.py (default: the newest under runs/)",
+        help="run folder of svi.py, before the options (default: the newest under runs/)",
     )
     add("--parts", nargs="+", choices=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     add("--split", choices=["test", "train"], help="which images (default: test)")
@@ -162,12 +167,16 @@ def main(argv: Sequence[str] | None = None) -> Assessment:
         type=positive,
         nargs="+",
         metavar="N",
-        help="of the annealing; several for a curve (default: 200)",
+        help="steps of annealing from where chains start to the posterior; several for a curve (default: 200)",
     )
     add("--leapfrog", type=positive, help="steps of each Hamiltonian trajectory (default: 10)")
     add("--start", choices=["prior", "guide"], help="where annealed chains start (default: guide)")
-    add("--updates", type=positive, help=f"steps to each image's best posterior (default: {SEARCH.steps})")
-    add("--precision", choices=["float32", "bf16"], help="of the networks; densities are float32")
+    add(
+        "--updates",
+        type=positive,
+        help=f"gradient steps in search of each image's best posterior (default: {SEARCH.steps})",
+    )
+    add("--precision", choices=["float32", "bf16"], help="of the networks (default: float32); densities are float32")
     add("--seed", type=natural, help="of all noise (default: 0)")
     add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
     add("--data-root", type=given_path, help="folder with data sets (default: the run's, $PPL_DATA, data/)")
@@ -179,10 +188,9 @@ def main(argv: Sequence[str] | None = None) -> Assessment:
     folder = options.pop("run", None) or newest("svi") or _quick_run()
     own = {name: options.pop(name) for name in ("model", "guide") if name in options}
     place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
-    fit = svi.load_named(folder, own, **place)
-    fit.folder = RunFolder(folder)
+    fit = svi.load(folder, **own, **place)
     print(f"{fit!r} ← {folder}", file=sys.stderr)
-    found = assess(fit, **(settings | options))
+    found = assess(fit, out=folder, **(settings | options))
     print(found)
     print(folder / "report.html")
     return found

@@ -1,14 +1,13 @@
 """What can be measured of the inference of a fit: figures as in assessment.json, a picture, and lines to print.
 
 Every part is a function of a fit and of images, and returns its figures, means over the images with standard errors
-(`_se`), and a picture or `None`.
+(`_se`), and a picture or `None`. With `rows`, for training images, free rows start where training left them.
 """
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
@@ -25,25 +24,25 @@ from guides.sites import run_program
 from ppl_models import UsageError
 from runners import figures
 from runners.fit import Fit
-from runners.summary import means
+from runners.summary import family_name, means, with_error
 
 __all__ = ["annealing", "codes", "importance", "inference_gaps", "lines"]
 
 Part = tuple[dict[str, Any], Figure | None]
 
-AT_ONCE = 50
+IMAGES_AT_ONCE = 50
 """Images whose best posteriors are searched at a time."""
 
-CHAINS = 512
+CHAINS_AT_ONCE = 512
 """Annealed chains at a time, which bounds the memory."""
 
 SATURATED = 0.5
 """Nats of information below its limit, log N, where it says little but N."""
 
 
-def importance(fit: Fit, images: Any, *, samples: int = 1000, seed: int = 0) -> Part:
+def importance(fit: Fit, images: Any, *, rows: bool = False, samples: int = 1000, seed: int = 0) -> Part:
     """The importance-sampled evidence, and the bound on the same samples."""
-    found = fit.evidence(images, samples=samples, seed=seed)
+    found = fit.evidence(images, samples=samples, rows=rows, seed=seed)
     return {"samples": samples, **means(**found._asdict())}, None
 
 
@@ -51,6 +50,7 @@ def annealing(
     fit: Fit,
     images: Any,
     *,
+    rows: bool = False,
     temperatures: Sequence[int] = (200,),
     chains: int = 8,
     leapfrog: int = 10,
@@ -65,21 +65,21 @@ def annealing(
     """
     if echo_of(fit.guide) is not None:
         raise UsageError("annealing: with Echo the bound's prior is the marginal of the codes, which has no density")
-    sampled = fit.evidence(images, samples=samples, seed=seed).log_evidence
+    sampled = fit.evidence(images, samples=samples, rows=rows, seed=seed).log_evidence
     found: dict[str, Any] = {"start": start, "chains": chains, "leapfrog": leapfrog, "samples": samples}
     found |= means(importance=sampled) | {"by_temperatures": {}}
     for count in temperatures:
         bar = partial(tqdm, desc=f"annealing, {count:,} temperatures", leave=False, disable=not fit.progress)
         settings = {
-            "posterior": fit.posterior if start == "guide" else None,
             "annealing": Annealing(temperatures=count, chains=chains, leapfrog=leapfrog),
             "seed": seed,
             "progress": bar,
         }
-        size = max(1, CHAINS // chains)
+        size = max(1, CHAINS_AT_ONCE // chains)
         with fit.aside():
-            real = ais(fit.model, images.in_order(size), **settings)
-            simulated = bdmc(fit.model, images.in_order(size), **settings)
+            base, anew = (partial(fit.posterior, rows=rows), fit.posterior) if start == "guide" else (None, None)
+            real = ais(fit.model, images.in_order(size), posterior=base, **settings)
+            simulated = bdmc(fit.model, images.in_order(size), posterior=anew, **settings)  # data that have no rows
         found["by_temperatures"][str(count)] = {
             **means(**real._asdict(), minus_importance=real.log_evidence - sampled),
             "simulated": means(
@@ -93,15 +93,23 @@ def annealing(
     return found, figures.annealing(found["by_temperatures"]) if len(temperatures) > 1 else None
 
 
-def inference_gaps(fit: Fit, images: Any, *, updates: int = SEARCH.steps, samples: int = 1000, seed: int = 0) -> Part:
+def inference_gaps(
+    fit: Fit,
+    images: Any,
+    *,
+    rows: bool = False,
+    updates: int = SEARCH.steps,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Part:
     """The distance from the guide's bound to the evidence, split into what its family and what its encoder cost."""
     with fit.aside():
         own, others = _families(fit, images)
-        count = math.ceil(len(images) / AT_ONCE)
-        batches = tqdm(images.in_order(AT_ONCE), "gaps", count, leave=False, disable=not fit.progress)
+        count = math.ceil(len(images) / IMAGES_AT_ONCE)
+        batches = tqdm(images.in_order(IMAGES_AT_ONCE), "gaps", count, leave=False, disable=not fit.progress)
         found = gaps(
             fit.model,
-            fit.posterior,
+            partial(fit.posterior, rows=rows),
             batches,
             families=others,
             own=own,
@@ -122,17 +130,24 @@ def inference_gaps(fit: Fit, images: Any, *, updates: int = SEARCH.steps, sample
             approximation=found.approximation(),
         ),
         "best": {
-            name: means(elbo=best.elbo, approximation=found.approximation(name)) for name, best in found.best.items()
+            name: means(
+                elbo=best.elbo,
+                approximation=found.approximation(name),
+                **({} if name == own else {"minus_own": best.elbo - found.best[own].elbo}),
+            )
+            for name, best in found.best.items()
         },
     }
     return split, figures.gaps(split)
 
 
-def codes(fit: Fit, images: Any, *, seed: int = 0) -> Part:
+def codes(fit: Fit, images: Any, *, rows: bool = False, seed: int = 0) -> Part:
     """Active units, and the bound in three parts: reconstruction, information of the codes, and their marginal's KL."""
     with fit.aside():
-        units = active_units(fit.posterior, images.in_order(500), seed=seed)
-        split = elbo_split(fit.model, fit.posterior, images.in_order(500), seed=seed)
+        batches = list(images.in_order(500))
+        posterior = cache(partial(fit.posterior, rows=rows))  # the same batches twice, refined once
+        units = active_units(posterior, batches, seed=seed)
+        split = elbo_split(fit.model, posterior, batches, seed=seed)
     parts = {name: getattr(split, name) for name in ("elbo", "log_likelihood", "mutual_information", "marginal_kl")}
     found = means(**parts) | {"limit": split.limit if math.isfinite(split.limit) else None}
     found["active_units"] = {
@@ -171,25 +186,32 @@ Row = tuple[str, str, str]
 
 def _importance_rows(found: dict[str, Any]) -> list[Row]:
     samples = f"{found['samples']:,} samples, {found['effective_samples']:,.0f} effective"
-    return [("log p(x)", _value(found, "log_evidence"), samples), ("ELBO", _value(found, "elbo"), "same samples")]
+    return [
+        ("log p(x)", with_error(found, "log_evidence"), samples),
+        ("ELBO", with_error(found, "elbo"), "same samples"),
+    ]
 
 
 def _annealing_rows(found: dict[str, Any]) -> list[Row]:
-    rows = [("log p(x), importance sampling", _value(found, "importance"), f"{found['samples']:,} samples")]
+    rows = [("log p(x), importance sampling", with_error(found, "importance"), f"{found['samples']:,} samples")]
     for count, row in found["by_temperatures"].items():
         simulated = row["simulated"]
         how = f"{found['chains']} chains from the {found['start']}, {row['effective_chains']:.1f} effective, "
         how += f"acceptance {row['acceptance']:.2f}"
         rows += [
-            (f"log p(x), {int(count):,} temperatures", _value(row, "log_evidence"), how),
-            ("  minus importance sampling", _value(row, "minus_importance", "+"), "same images"),
-            ("  simulated data, from below", _value(simulated, "lower"), f"acceptance {simulated['acceptance']:.2f}"),
+            (f"log p(x), {int(count):,} temperatures", with_error(row, "log_evidence"), how),
+            ("  minus importance sampling", with_error(row, "minus_importance", "+"), "same images"),
+            (
+                "  simulated data, from below",
+                with_error(simulated, "lower"),
+                f"acceptance {simulated['acceptance']:.2f}",
+            ),
             (
                 "  simulated data, from above",
-                _value(simulated, "upper"),
+                with_error(simulated, "upper"),
                 f"acceptance {simulated['acceptance_in_reverse']:.2f}",
             ),
-            ("  between the two", _value(simulated, "gap"), ""),
+            ("  between the two", with_error(simulated, "gap"), ""),
         ]
     return rows
 
@@ -198,13 +220,17 @@ def _gap_rows(found: dict[str, Any]) -> list[Row]:
     own = found["family"]
     how = f"{found['samples']:,} samples from the best of these, {found['effective_samples']:,.0f} effective"
     return [
-        ("log p(x)", _value(found, "log_evidence"), how),
-        ("ELBO", _value(found, "elbo"), "the guide as it is"),
-        ("gap", _value(found, "gap"), ""),
-        ("  amortization", _value(found, "amortization"), "from the guide to the best posterior of its family"),
-        (f"  approximation, {own}", _value(found, "approximation"), "from there"),
+        ("log p(x)", with_error(found, "log_evidence"), how),
+        ("ELBO", with_error(found, "elbo"), "the guide as it is"),
+        ("gap", with_error(found, "gap"), ""),
+        ("  amortization", with_error(found, "amortization"), "from the guide to the best posterior of its family"),
+        (f"  approximation, {own}", with_error(found, "approximation"), "from there"),
         *(
-            (f"  approximation, {name}", _value(best, "approximation"), "")
+            (
+                f"  approximation, {name}",
+                with_error(best, "approximation"),
+                f"bound {with_error(best, 'minus_own', '+')} from {own}",
+            )
             for name, best in found["best"].items()
             if name != own
         ),
@@ -219,17 +245,12 @@ def _code_rows(found: dict[str, Any]) -> list[Row]:
         remainder = "and the information of more images"
     units = found["active_units"].items()
     return [
-        ("ELBO", _value(found, "elbo"), ""),
-        ("  reconstruction", _value(found, "log_likelihood"), ""),
-        ("  less information of the codes", _value(found, "mutual_information"), limit),
-        ("  less KL of their marginal", _value(found, "marginal_kl"), remainder),
+        ("ELBO", with_error(found, "elbo"), ""),
+        ("  reconstruction", with_error(found, "log_likelihood"), ""),
+        ("  less information of the codes", with_error(found, "mutual_information"), limit),
+        ("  less KL of their marginal", with_error(found, "marginal_kl"), remainder),
         *((f"active units of {name}", f"{unit['active']} of {unit['of']}", "") for name, unit in units),
     ]
-
-
-def _value(found: dict[str, Any], name: str, sign: str = "") -> str:
-    error = f" ± {found[f'{name}_se']:.2f}" if f"{name}_se" in found else ""
-    return f"{found[name]:{sign}.2f}{error}"
 
 
 _ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
@@ -242,10 +263,8 @@ _ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 
 def _families(fit: Fit, images: Any) -> tuple[str, dict[str, nn.Module]]:
     """The name of the guide's family, and the others that its only latent vector, if it has one, could have."""
-    family = getattr(fit.guide, "family", None)
-    own = "own" if family is None else re.sub(r"(?<!^)(?=[A-Z])", "-", type(family).__name__).lower()
-    batch = next(images.first(min(2, len(images))).in_order(2))
-    shapes = [site.fn.event_shape for site in run_program(fit.posterior(batch), batch).values()]
+    own, batch = family_name(fit.guide), next(images.first(min(2, len(images))).in_order(2))
+    shapes = [site.fn.event_shape for site in run_program(fit.posterior(batch, updates=1), batch).values()]
     if len(shapes) != 1 or len(shapes[0]) != 1:
         return own, {}
     others = {"diagonal": Diagonal(*shapes[0]), "full-rank": FullRank(*shapes[0])}

@@ -12,12 +12,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from guides import Amortized
-from guides.evidence import importance_sample
+from guides.evidence import importance_sample, posterior_for
 from ppl_models import VAE, Batch, MLPDecoder, MLPEncoder
 from runners.loop.command import Parser, command, positive
 
@@ -93,7 +94,7 @@ def importance(rounds: int, device: torch.device, *, samples: int = 5000) -> Tim
     def ours(count: int = 100, precision: torch.dtype = torch.float32) -> int:
         batch = Batch(x[:count], None, torch.arange(count, device=device))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-            importance_sample(model, guide, [batch], samples=samples)
+            importance_sample(model, partial(posterior_for, model, guide), [batch], samples=samples)
         return count
 
     @torch.no_grad()

@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     parser.add_argument("--images", type=positive, default=1000, help="of the test set, the first ones")
     options = parser.parse_args(argv)
     own = {name: getattr(options, name) for name in ("model", "guide") if getattr(options, name)}
-    fits = [svi.load_named(folder, own) for folder in options.runs]
+    fits = [svi.load(folder, **own) for folder in options.runs]
     names = [folder.name for folder in options.runs]
     if options.free:
         first = fits[0]

@@ -240,8 +240,8 @@ class Fit:
             size: Images at a time.
         """
         with self.aside():
-            refinement = self._refinement(updates, rows=rows)
-            return bounds(self.model, self.guide, images.in_order(size), particles=particles, **refinement)
+            posterior = partial(self.posterior, updates=updates, rows=rows)
+            return bounds(self.model, posterior, images.in_order(size), particles=particles)
 
     def evidence(
         self,
@@ -259,10 +259,10 @@ class Fit:
             UsageError: The guide has no density.
         """
         with self.aside():
-            refinement = self._refinement(updates, rows=rows)
+            posterior = partial(self.posterior, updates=updates, rows=rows)
             count = math.ceil(len(images) / size)
             bar = tqdm(images.in_order(size), "evidence", count, leave=False, disable=not self.progress)
-            return importance_sample(self.model, self.guide, bar, samples=samples, seed=seed, **refinement)
+            return importance_sample(self.model, posterior, bar, samples=samples, seed=seed)
 
     def remark(self) -> str | None:
         """What the objective has to say about the run so far, such as that its target is out of reach."""

@@ -26,12 +26,16 @@ from runners.fit import Fit
 from runners.loop.atomic import write_atomically
 from runners.loop.command import Options, command
 from runners.loop.folder import RunFolder
+from runners.summary import family_name, with_error
 from runners.sweep import finished, label, setting, start, sweep_parser, train
 
 __all__ = ["RateDistortion", "main", "rate_distortion"]
 
 MEASURED = ("rate", "distortion", "elbo", "multiplier")
 """Figures of a point, some with standard errors."""
+
+COMMON = ("steps", "images")
+"""What all points have in common, unless a sweep was resumed with other options."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +52,25 @@ class RateDistortion:
 
     def show(self) -> Figure:
         """The curves, as a picture."""
-        steps = {point["steps"] for point in self.points}
-        said = f", {steps.pop():,} steps each" if len(steps) == 1 else ""
+        said = "" if _differ(self.points, "steps") else f", {self.points[0]['steps']:,} steps each"
         return figures.rate_distortion(self.points, title=f"Rate and distortion on {self.points[0]['data']}{said}")
 
     def __repr__(self) -> str:
         varied = list(dict.fromkeys(name for point in self.points for name in ("beta", "target") if name in point))
         named = ["multiplier"] if any("multiplier" in point for point in self.points) else []
+        named += [name for name in COMMON if _differ(self.points, name)]
         rows = [["family", *varied, *named, "rate", "distortion", "ELBO"]]
         for point in self.points:
             settings = [f"{point[name]:g}" if name in point else "" for name in varied]
             settings += [f"{point[name]:.3g}" if name in point else "" for name in named]
-            figured = [_with_error(point, name) for name in ("rate", "distortion", "elbo")]
+            figured = [with_error(point, name) for name in ("rate", "distortion", "elbo")]
             rows.append([point["family"], *settings, *figured])
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         rows.insert(1, [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])])
         padded = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
         lines = ["| " + " | ".join(row) + " |" for row in padded]
         first = self.points[0]
-        images = f", {first['images']:,} test images" if len({point["images"] for point in self.points}) == 1 else ""
+        images = "" if _differ(self.points, "images") else f", {first['images']:,} test images"
         lines = [f"{first['data']}{images}, nats per image", "", *lines]
         remarks = [f"{name}: {text}" for name, text in _remarks(self.points).items()]
         return "\n".join([*lines, *([""] if remarks else []), *remarks])
@@ -97,7 +101,7 @@ def rate_distortion(
         beta, target = getattr(fit.objective, "kl_weight", None), getattr(fit.objective, "target", None)
         if not isinstance(beta, int | float) and target is None:
             raise UsageError(f"expected fits by ELBO(beta) or Constrained(target), found {fit.objective!r}")
-        name = names[position] if names else type(getattr(fit.guide, "family", fit.guide)).__name__
+        name = names[position] if names else family_name(fit.guide)
         varied = {"target": target} if target is not None else {"beta": beta}
         points.append(_point(fit.result(images=images, updates=updates), family=name, **varied))
     return _ordered(points)
@@ -134,9 +138,9 @@ def _write(folder: RunFolder, points: dict[str, Options], found: dict[str, dict[
     rows = {}
     for point in curves.points:
         varied = next(f"{name} {point[name]:g}" for name in ("beta", "target") if name in point)
-        measured = {name: value for name, value in point.items() if name.removesuffix("_se") in MEASURED}
-        rows[f"{point['family']}, {varied}"] = measured
-    common = {name: curves.points[0][name] for name in ("data", "steps", "images")}
+        shown = (*MEASURED, *(name for name in COMMON if _differ(curves.points, name)))
+        rows[f"{point['family']}, {varied}"] = {k: v for k, v in point.items() if k.removesuffix("_se") in shown}
+    common = {name: curves.points[0][name] for name in ("data", *COMMON) if not _differ(curves.points, name)}
     figures.report(folder.path, result=rows | common | _remarks(curves.points))
     return curves
 
@@ -164,6 +168,10 @@ def _ordered(points: Iterable[dict[str, Any]]) -> RateDistortion:
     )
 
 
+def _differ(points: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return len({point.get(name) for point in points}) > 1
+
+
 def _remarks(points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What the results say beside their figures, by the curve or the point that they say it of."""
     said = {}
@@ -175,10 +183,6 @@ def _remarks(points: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         if "remark" in point:
             said[f"{point['family']}, target {point.get('target', 0):g}"] = point["remark"]
     return said
-
-
-def _with_error(point: Mapping[str, Any], name: str) -> str:
-    return f"{point[name]:.2f}" + (f" ± {point[f'{name}_se']:.2f}" if f"{name}_se" in point else "")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What a fit leaves in its run folder: final figures, pictures, and a page with all of them."""
 
 import math
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +19,7 @@ from runners.predictive import predictive
 if TYPE_CHECKING:
     from runners.fit import Fit
 
-__all__ = ["GREY", "is_grey", "lines", "mean_and_error", "means", "result", "write"]
+__all__ = ["GREY", "family_name", "is_grey", "lines", "mean_and_error", "means", "result", "with_error", "write"]
 
 ECHO = "the marginal q(z) of the codes, not the model's"
 GREY = "Bernoulli on grey values: not comparable with binary images"
@@ -90,14 +92,12 @@ def lines(found: dict[str, Any]) -> list[str]:
     for part in ("train", "train_refined", "test"):
         if part in found:
             means = found[part]
-            error = f" ± {means['elbo_se']:.2f}" if "elbo_se" in means else ""
             numbers = "  ".join(f"{name} {means[name]:8.2f}" for name in ("log_likelihood", "kl"))
-            said.append(f"{part:>14}  ELBO {means['elbo']:8.2f}{error}  {numbers}  nats per image")
+            said.append(f"{part:>14}  ELBO {with_error(means, 'elbo', '8')}  {numbers}  nats per image")
     if "evidence" in found:
         evidence = found["evidence"]
-        error = f" ± {evidence['log_evidence_se']:.2f}" if "log_evidence_se" in evidence else ""
         said.append(
-            f"{'evidence':>14}  log p(x) {evidence['log_evidence']:.2f}{error}  by {evidence['samples']:,} importance "
+            f"{'evidence':>14}  log p(x) {with_error(evidence, 'log_evidence')}  by {evidence['samples']:,} importance "
             f"samples for each of {evidence['images']:,} test images"
         )
     if "gaussian" in found:
@@ -126,6 +126,16 @@ def means(**figures: Tensor) -> dict[str, float]:
         if len(values) > 1:
             found[f"{name}_se"] = error
     return found
+
+
+def with_error(found: Mapping[str, Any], name: str, form: str = "") -> str:
+    """A figure as text, its standard error behind it where there is one; `form` is the sign and the width."""
+    return f"{found[name]:{form}.2f}" + (f" ± {found[f'{name}_se']:.2f}" if f"{name}_se" in found else "")
+
+
+def family_name(guide: Any) -> str:
+    """What a guide's posteriors are called, as on the command line, "full-rank"; without a family, by its class."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", type(getattr(guide, "family", guide)).__name__).lower()
 
 
 def is_grey(fit: "Fit") -> bool:

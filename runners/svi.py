@@ -37,7 +37,7 @@ from runners.options import check_options, parser
 from runners.own import is_own
 from runners.presets import DEFAULTS, PRESETS, QUICK
 
-__all__ = ["check", "fit", "load", "load_named", "main"]
+__all__ = ["check", "fit", "load", "main"]
 
 SOURCE = ("data", "data_root", "binarize", "all_train")
 """The options that say which data a run is on."""
@@ -60,8 +60,8 @@ fit.__signature__ = inspect.signature(Fit)
 def load(
     folder: Path | str,
     *,
-    model: Program | None = None,
-    guide: Program | None = None,
+    model: Program | str | None = None,
+    guide: Program | str | None = None,
     objective: Objective | None = None,
     data: DataSet | None = None,
     data_root: Path | None = None,
@@ -71,7 +71,9 @@ def load(
 
     Args:
         folder: The run folder.
-        model: An object to take the checkpoint's state; needed where it is not of the toolkit's own classes.
+        model: An object to take the checkpoint's state, needed where it is not of the toolkit's own classes; or, of
+            a command's run, its name in a file, `"my.py:MyVAE"`, without effect where the piece is the toolkit's. A
+            file is imported only if named here, never because a run folder says so.
         guide: The same for the guide.
         objective: The same for the objective.
         data: The data set; by default the one that the run's command loaded, or that has the name of the run's.
@@ -89,7 +91,7 @@ def load(
             source = config.get("options") or config.get("source") or named
             data = data_of(DEFAULTS | source | ({} if data_root is None else {"data_root": data_root}))
             origin = {"source": {name: source[name] for name in SOURCE if name in source}}
-        given = {"model": model, "guide": guide, "objective": objective}
+        given = {"model": model, "guide": guide, "objective": objective} | _own(config, data, model=model, guide=guide)
         pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
         names = ("steps", "batch", "optimizer", "clip", "precision", "train_model", "every", "pictures", "seed")
         settings = {name: rebuild(config[name]) for name in names}
@@ -99,26 +101,15 @@ def load(
     return made.restore(run)
 
 
-def load_named(folder: Path | str, own: Mapping[str, str], **place: Any) -> Fit:
-    """The fit in the run folder of a command, with pieces from a user's file, which is imported only if named here.
-
-    Args:
-        folder: The run folder.
-        own: `FILE.py:NAME` by "model" or "guide"; without effect on runs whose piece is the toolkit's.
-        place: `device` and `data_root`, as for `load`.
-
-    Raises:
-        UsageError: As for `load`.
-    """
-    config = RunFolder(Path(folder)).read_json("config.json")
-    saved = config.get("options", {}) if isinstance(config, dict) else {}
-    named = {name: text for name, text in own.items() if is_own(str(saved.get(name)))}
+def _own(config: Mapping[str, Any], data: DataSet, **given: Any) -> dict[str, Program | None]:
+    """The pieces that were given by their name in a file, made as the run's command made them."""
+    texts = {name: text for name, text in given.items() if isinstance(text, str)}
+    saved = config.get("options", {})
+    named = {name: text for name, text in texts.items() if is_own(str(saved.get(name)))}
     if not named:
-        return load(folder, **place)
-    options = DEFAULTS | saved | named
-    data = data_of(options | {name: value for name, value in place.items() if name == "data_root" and value})
-    pieces = dict(zip(("model", "guide"), pair_of(options, data), strict=True))
-    return load(folder, data=data, device=place.get("device"), **{name: pieces[name] for name in named})
+        return dict.fromkeys(texts)
+    pieces = dict(zip(("model", "guide"), pair_of(DEFAULTS | saved | named, data), strict=True))
+    return dict.fromkeys(texts) | {name: pieces[name] for name in named}
 
 
 @command

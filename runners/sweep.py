@@ -38,7 +38,7 @@ def sweep_parser(page: str | None, *, description: str) -> Parser:
     """The options of svi.py, some with several values; `page` is the command's docstring."""
     made = parser(page, description=description, defaults=DEFAULTS | PRESETS["s9"])
     several = {
-        "beta": "weights of the KL term, a point each (default: 0.1 0.3 1 3 10)",
+        "beta": f"weights of the KL term, a point each (default: {' '.join(map(_short, BETAS))})",
         "target": "instead of --beta: least log-likelihoods per image in nats, a point each, such as -110 -90",
         "family": "of the posteriors, a curve each (default: diagonal)",
     }
@@ -175,12 +175,16 @@ def train(
         UsageError: A point does not fit together; or, after all others have been run, one left the finite numbers.
     """
     data, failed = data_of(options), []
-    for point_name, point in points.items():  # before anything is written
-        fit = svi.build(point, RunFolder(folder.path / point_name), data=data).rehearse()
-    _begin(folder, options, fit, name=name)
+
+    def built(point_name: str) -> Fit:
+        return svi.build(points[point_name], RunFolder(folder.path / point_name), data=data)
+
+    for point_name in points:  # before anything is written
+        built(point_name).rehearse()
+    _begin(folder, options, built(next(iter(points))), name=name)
     try:
-        for point_name, point in points.items():
-            fit = svi.build(point, RunFolder(folder.path / point_name), data=data).resume()
+        for point_name in points:
+            fit = built(point_name).resume()
             print(f"{fit!r} → {fit.folder.path}", file=sys.stderr)
             try:
                 fit.run()

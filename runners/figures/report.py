@@ -140,12 +140,12 @@ def _result(result: Mapping[str, Any]) -> str:
 
 def _assessment(parts: Mapping[str, Any]) -> list[str]:
     """The figures of each part of an assessment; lists of them are in the file and in the pictures."""
-    said = []
+    said, steps = [], _number(parts.get("steps", 0))
     for name, found in parts.items():
         if isinstance(found, dict):
             figures = {key: value for key, value in _flat(found).items() if not isinstance(value, list)}
             said += [
-                f"<h2>Assessment: {escape(name)}</h2>",
+                f"<h2>Assessment at step {steps}: {escape(name)}</h2>",
                 _pairs({_words(k): v for k, v in _with_errors(figures).items()}),
             ]
     return said

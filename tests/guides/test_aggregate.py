@@ -8,11 +8,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import VectorEncoder, batch_of, general_ppca, sampled
+from toys import VectorEncoder, always, at_start, batch_of, general_ppca, sampled
 
 from guides import Amortized, AmortizedLadder, Diagonal, Echo, Flow, FullRank, LowRank, aggregate, terms
 from guides.aggregate import ActiveUnits, Split, active_units, collapse, elbo_split
-from guides.evidence import bounds, posterior_for
+from guides.evidence import bounds
 from guides.sites import Program
 from ppl_models import PPCA, Batch, Ladder, UsageError
 
@@ -24,14 +24,6 @@ def batches(x: Tensor, size: int) -> list[Batch]:
     return [
         Batch(part, None, index) for part, index in zip(x.split(size), torch.arange(len(x)).split(size), strict=True)
     ]
-
-
-def always(guide: Program) -> Callable[[Batch], Program]:
-    return lambda batch: guide
-
-
-def at_start(guide: Program) -> Callable[[Batch], Program]:
-    return lambda batch: posterior_for(None, guide, batch)
 
 
 def quiet_ppca() -> PPCA:
@@ -210,7 +202,10 @@ def test_parts_add_up_to_the_bound_on_the_same_samples(particles: int) -> None:
     split = elbo_split(model, at_start(guide), data, particles=particles, seed=7)
     assert all(part.shape == (25,) for part in (*split[:3], split.elbo))
     torch.testing.assert_close(
-        split.log_likelihood, bounds(model, guide, data, particles=particles, seed=7).log_likelihood, rtol=0, atol=0
+        split.log_likelihood,
+        bounds(model, at_start(guide), data, particles=particles, seed=7).log_likelihood,
+        rtol=0,
+        atol=0,
     )
     seeds, expected = torch.Generator().manual_seed(7), []
     for batch in data:
@@ -389,7 +384,7 @@ def test_echo_states_its_information() -> None:
     assert not split.marginal_kl.any()
     assert split.stated
     assert split.limit == math.inf
-    torch.testing.assert_close(split.elbo, bounds(model, guide, data, particles=2, seed=4).elbo)
+    torch.testing.assert_close(split.elbo, bounds(model, at_start(guide), data, particles=2, seed=4).elbo)
 
 
 def test_no_gradient_is_kept_and_the_encoder_runs_once_for_each_batch() -> None:
@@ -431,7 +426,7 @@ def test_bad_input_is_refused_in_one_line() -> None:
         (lambda: elbo_split(model, exact, []), "found no data"),
         (lambda: elbo_split(model, model.exact_guide, data), "is a Tensor, expected a guide: pass fit.posterior"),
         (lambda: active_units(exact, data, particles=1), "1 samples, expected 2 or more"),
-        (lambda: active_units(exact, []), "found 0 data"),
+        (lambda: active_units(exact, []), "found no data"),
         (lambda: active_units(exact, batches(sampled(model, 1), 1)), "found 1 data"),
     ]
     for call, message in cases:

@@ -14,7 +14,7 @@ from toys import batch_of, general_ppca, sampled
 
 from guides import Amortized, Echo
 from guides.ais import ais, bdmc
-from guides.annealing import Annealing, Steps, anneal, tune
+from guides.annealing import Annealing, StepSizes, anneal, tune
 from guides.hmc import Path, transition
 from guides.sites import Program, WeightLatents, run_program
 from ppl_models import PPCA, VAE, Batch, MLPDecoder, MLPEncoder, UsageError
@@ -314,7 +314,7 @@ def test_step_sizes_are_a_dimensions_own() -> None:
 
 
 def test_step_sizes_are_interpolated() -> None:
-    steps = Steps(torch.tensor([0.0, 1.0, 4.0, 2.0]).double().view(4, 1, 1))
+    steps = StepSizes(torch.tensor([0.0, 1.0, 4.0, 2.0]).double().view(4, 1, 1))
     found = [float(steps.at(u).log()) for u in (0.0, 0.125, 0.25, 0.375, 0.75, 0.875, 1.0)]
     assert found == pytest.approx([0, 0, 0.5, 1, 3, 2, 2])
 
@@ -519,3 +519,26 @@ def test_schedules_rise_from_0_to_1(schedule: str) -> None:
     first, quarter, last = torch.tensor([-4.0, -2.0, 4.0]).sigmoid().tolist()
     low = (quarter - first) / (last - first)
     assert beta(0.25) == pytest.approx(0.25 if schedule == "linear" else low)
+
+
+class Vain(dist.Normal):
+    """Whatever it draws it calls impossible."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value) - math.inf
+
+
+def test_simulated_data_that_the_model_calls_impossible_are_refused() -> None:
+    def model(batch: Batch) -> None:
+        with pyro.plate("data", len(batch.index)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", Vain(z, 1.0).to_event(1), obs=batch.x)
+
+    with pytest.raises(UsageError, match="density at latents and data of its own is not finite"):
+        bdmc(model, [Batch(None, None, torch.arange(3))], annealing=replace(FEW, temperatures=1))
+
+
+@pytest.mark.parametrize("ask", [ais, bdmc])
+def test_no_data_are_refused(ask: Callable[..., object]) -> None:
+    with pytest.raises(UsageError, match="found no data"):
+        ask(general_ppca(), [], annealing=FEW)

@@ -1,18 +1,14 @@
-import pyro
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
-from toys import Off, batch_of, general_ppca, sampled
+from toys import Off, at_start, batch_of, general_ppca, sampled
 
-from guides import Amortized, Diagonal, Echo, Flow, FullRank, LowRank
-from guides.families import gaussian_kl
-from guides.gaps import best_posterior, gaps
-from guides.sites import At, run_program
+from guides import Adam, Amortized, Diagonal, Echo, Flow, FullRank, LowRank
+from guides.gaps import SEARCH, best_posterior, gaps
+from guides.sites import At
 from ppl_models import Batch, UsageError
-
-
-def at(guide: nn.Module) -> object:
-    return lambda batch: At(guide, guide.start(batch))
 
 
 def halves(x: torch.Tensor) -> list[Batch]:
@@ -26,10 +22,10 @@ def test_gaps_of_ppca_are_the_closed_forms() -> None:
     x = sampled(model, 40)
     guide = Off(model, x, wider=0.4)
     families = {"full-rank": FullRank(2), "low-rank": LowRank(2, rank=1)}
-    found = gaps(model, at(guide), halves(x), families=families, own="diagonal", particles=32)
+    found = gaps(model, at_start(guide), halves(x), families=families, own="diagonal", particles=32)
     torch.testing.assert_close(found.log_evidence, model.evidence(x), rtol=0, atol=0.02)
     for name in families:
-        assert 0 <= found.approximation(name).mean() < 0.005, name
+        assert abs(found.approximation(name).mean()) < 0.005, name
     mean_field = model.mean_field_gap().detach()
     error = found.approximation().std() / 40**0.5
     assert found.approximation().mean().item() == pytest.approx(mean_field.item(), abs=4 * error.item())
@@ -41,8 +37,6 @@ def test_gaps_of_ppca_are_the_closed_forms() -> None:
     error = found.amortization.std() / 40**0.5
     assert found.amortization.mean().item() == pytest.approx((expected - mean_field).item(), abs=4 * error.item())
     assert 4 * error < 0.2 * (expected - mean_field)
-    whole = found.log_evidence - found.guide.elbo
-    torch.testing.assert_close(found.approximation() + found.amortization, whole)
 
 
 def test_an_optimal_guide_has_no_gap() -> None:
@@ -55,7 +49,7 @@ def test_an_optimal_guide_has_no_gap() -> None:
     guide = Off(model, x, wider=0.0)
     guide.family.family = FullRank(2)
     guide.params = {"loc": posterior.loc.detach(), "tril": tril}
-    found = gaps(model, at(guide), [batch_of(x)], particles=32)
+    found = gaps(model, at_start(guide), [batch_of(x)], particles=32)
     assert found.best.keys() == {"own"}
     for gap in (found.approximation(), found.amortization):
         assert gap.abs().max() < 0.02
@@ -65,7 +59,7 @@ def test_the_model_is_left_alone() -> None:
     model = general_ppca()
     x = sampled(model, 6)
     before = [(p.clone(), p.requires_grad) for p in model.parameters()]
-    gaps(model, at(Off(model, x, wider=0.3)), [batch_of(x)], families={"full-rank": FullRank(2)}, samples=5)
+    gaps(model, at_start(Off(model, x, wider=0.3)), [batch_of(x)], families={"full-rank": FullRank(2)}, samples=5)
     for (value, trained), parameter in zip(before, model.parameters(), strict=True):
         assert torch.equal(value, parameter)
         assert parameter.requires_grad == trained
@@ -110,22 +104,16 @@ def test_what_has_no_gaps_is_refused() -> None:
     encoder.features = 6
     echo = Amortized(encoder=encoder, family=Echo(2, depth=5)).double()
     with pytest.raises(UsageError, match="no density"):
-        gaps(model, at(echo), [batch])
+        gaps(model, at_start(echo), [batch])
     with pytest.raises(UsageError, match="3 latents"):
-        gaps(model, at(Off(model, x, wider=0.1)), [batch], families={"wide": FullRank(3)}, samples=5)
+        gaps(model, at_start(Off(model, x, wider=0.1)), [batch], families={"wide": FullRank(3)}, samples=5)
 
 
-def test_start_is_the_guide_as_it_is() -> None:
-    """The guide's own bound, on the same noise as the searched posterior's."""
+def test_all_are_judged_on_the_same_noise() -> None:
+    """A search that goes nowhere finds what the guide says, to the last bits of the bound on few samples."""
     model = general_ppca()
     x = sampled(model, 4)
-    guide = Off(model, x, wider=0.2)
-    found = gaps(model, at(guide), [batch_of(x)], samples=20_000)
-    with pyro.validation_enabled(False):
-        (site,) = run_program(At(guide, guide.start(batch_of(x))), batch_of(x)).values()
-    prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(4, 2).double(), 1.0), 1)
-    kl = gaussian_kl(site.fn, prior)
-    assert kl is None
-    expected = torch.distributions.kl_divergence(site.fn, prior)
-    reconstruction = model.decode(site.fn.rsample((20_000,))).log_prob(x).mean(0)
-    torch.testing.assert_close(found.guide.elbo, (reconstruction - expected).detach(), rtol=0, atol=0.2)
+    nowhere = replace(SEARCH, steps=1, rule=Adam(lr=1e-12))
+    found = gaps(model, at_start(Off(model, x, wider=0.2)), [batch_of(x)], refinement=nowhere, samples=5)
+    assert found.amortization.abs().max() < 1e-9
+    assert (found.log_evidence - found.guide.elbo).min() > 1e-3

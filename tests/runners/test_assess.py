@@ -43,15 +43,6 @@ def fitted(guide: nn.Module, model: nn.Module | None = None) -> Fit:
     return svi.fit(model or small.model(), guide, small.data_set(), steps=3, batch=20, progress=False)
 
 
-def refused(capsys: pytest.CaptureFixture, *line: object) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in line])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("assess") or said.startswith("__main__")
-    return said
-
-
 def test_everything_is_told_of_ppca() -> None:
     """Evidence by three ways, and the gaps, against closed forms; the guide is too wide."""
     model = general_ppca()
@@ -68,9 +59,13 @@ def test_everything_is_told_of_ppca() -> None:
     assert split["best"]["full-rank"]["approximation"] == pytest.approx(0, abs=0.02)
     assert split["approximation"] == pytest.approx(mean_field, abs=4 * split["approximation_se"])
     assert split["approximation"] + split["amortization"] == pytest.approx(split["gap"])
-    codes = found["codes"]
-    parts = codes["log_likelihood"] - codes["mutual_information"] - codes["marginal_kl"]
-    assert codes["elbo"] == pytest.approx(parts)
+    full, own = split["best"]["full-rank"], split["best"][split["family"]]
+    assert full["minus_own"] == pytest.approx(full["elbo"] - own["elbo"])
+    assert full["minus_own_se"] < 0.5 * full["elbo_se"]
+    assert "minus_own" not in own
+    limit = torch.tensor(60.0).log().item()
+    assert found["codes"]["limit"] == pytest.approx(limit)
+    assert 0 < found["codes"]["mutual_information"] < limit
     assert found.pictures.keys() == {"annealing", "gaps", "codes"}
     for part in PARTS:
         assert found[part]["images"] == 60
@@ -136,6 +131,28 @@ def test_assessing_changes_nothing_in_a_fit() -> None:
     assert not small.changed(fit.guide, before)
 
 
+def test_free_rows_start_where_training_left_them_on_training_images_alone() -> None:
+    data = small.data_set()
+    fit = svi.fit(small.model(), Free(data.train, latents=2), data, steps=40, batch=20, progress=False)
+    found = {
+        split: assess(fit, parts=["importance"], split=split, **SMALL)["importance"] for split in ("train", "test")
+    }
+    kept, anew = (
+        fit.evidence(data.train.first(12), samples=20, rows=rows).elbo.mean().item() for rows in (True, False)
+    )
+    assert found["train"]["elbo"] == pytest.approx(kept)
+    assert kept != pytest.approx(anew)
+    assert found["test"]["elbo"] == pytest.approx(fit.evidence(data.test.first(12), samples=20).elbo.mean().item())
+
+
+def test_figures_go_into_a_folder_that_is_named(run: Path, tmp_path: Path) -> None:
+    fit = svi.load(run)
+    assess(fit, parts=["importance"], **SMALL, out=run)
+    found = json.loads((run / "assessment.json").read_text())["importance"]
+    assert (found["seed"], found["device"], found["split"]) == (0, str(fit.device), "test")
+    assert fit.folder is None
+
+
 def test_half_precision_is_near() -> None:
     fit = fitted(small.amortized())
     full, half = (assess(fit, parts=["importance"], **SMALL, precision=p) for p in ("float32", "bf16"))
@@ -152,7 +169,7 @@ def test_the_command_writes_into_the_run_folder(run: Path, capsys: pytest.Captur
     assert {path.name for path in run.iterdir()} - before.keys() == {"assessment.json", "report.html"} | PICTURES
     assert all((run / name).read_bytes() == content for name, content in before.items())
     page = (run / "report.html").read_text()
-    assert "Assessment: gaps" in page
+    assert "Assessment at step 4: gaps" in page
     found = json.loads((run / "assessment.json").read_text())
     assert found.keys() == {"data", "steps", *PARTS}
 
@@ -215,7 +232,7 @@ def test_a_users_own_model_is_named_again(tmp_path: Path, capsys: pytest.Capture
     )
     line = ["--data", str(small.write_npz(tmp_path / "blobs.npz")), "--model", f"{mine}:Mine", "--guide", "amortized"]
     svi.main([*line, "--steps", "2", "--images", "12", "--out", str(tmp_path / "own")])
-    assert "Mine" in refused(capsys, tmp_path / "own", *LINE)
+    assert "Mine" in small.refused(main, capsys, tmp_path / "own", *LINE)
     found = main([str(tmp_path / "own"), "--model", f"{mine}:Mine", *LINE])
     assert not any("refused" in found[part] for part in PARTS)
 
@@ -243,5 +260,5 @@ def test_bad_input_ends_in_one_line(
     (broken / "config.json").write_text("{")
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     places = {"RUN": str(run), "BROKEN": str(broken), "nowhere": str(tmp_path / "nowhere")}
-    assert message in refused(capsys, *(places.get(word, word) for word in line.split()))
+    assert message in small.refused(main, capsys, *(places.get(word, word) for word in line.split()))
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before

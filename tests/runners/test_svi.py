@@ -198,16 +198,6 @@ def test_killed_at_any_moment_it_resumes_to_equal_bits(data: list[str], tmp_path
     assert without_seconds(cut) == without_seconds(whole)
 
 
-def refused(capsys: pytest.CaptureFixture, *options: str) -> str:
-    with pytest.raises(SystemExit) as exit_code:
-        svi.main(list(options))
-    assert exit_code.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    assert said.startswith("svi: ")
-    return said
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -289,7 +279,7 @@ def test_bad_input_ends_in_one_line(
     placed = [str(tmp_path / option) if option.isupper() else option for option in options]
     placed = placed if "--data" in options or "--resume" in options else [*placed, *data]
     placed = placed if "--out" in options else [*placed, "--out", str(tmp_path / "new")]
-    assert message in refused(capsys, *placed)
+    assert message in small.refused(svi.main, capsys, *placed)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 

@@ -1,8 +1,10 @@
-"""Small sets of images and small networks, for tests of training."""
+"""Small sets of images and small networks, for tests of training; and what commands refuse."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -68,6 +70,17 @@ def write_npz(path: Path, *, train: int = 160, other: int = 40, seed: int = 0) -
         splits[name] = np.packbits(blobs.reshape(count, 784), axis=1)
     np.savez(path, **splits)
     return path
+
+
+def refused(main: Callable[[list[str]], object], capsys: pytest.CaptureFixture, *line: object) -> str:
+    """The one line that a command ends in, with its name before it and exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in line])
+    assert ended.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"{main.__module__.rpartition('.')[2]}: ")
+    return said
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """What tests share: PPCA with data from it, as a data set too, and where the real data may lie."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from guides import Diagonal, Free
+from guides.evidence import posterior_for
+from guides.sites import Program
 from ppl_models import PPCA, Batch
 from runners.data.stream import Stream
 
@@ -98,6 +100,16 @@ def sampled(model: PPCA, count: int) -> Tensor:
     """Data from the model itself, `(count, features)`."""
     with torch.no_grad():
         return model(Batch(None, None, torch.arange(count)))
+
+
+def always(guide: Program) -> Callable[[Batch], Program]:
+    """A guide as it is, for any batch."""
+    return lambda batch: guide
+
+
+def at_start(guide: Program) -> Callable[[Batch], Program]:
+    """A guide at its parameters for a batch."""
+    return lambda batch: posterior_for(None, guide, batch)
 
 
 def batch_of(x: Tensor) -> Batch:
