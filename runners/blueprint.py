@@ -20,7 +20,7 @@ import ppl_models
 from ppl_models import UsageError
 
 if TYPE_CHECKING:
-    from runners.fit import Fit
+    from runners.run import Run
 
 __all__ = ["config_of", "describe", "rebuild"]
 
@@ -73,21 +73,19 @@ def rebuild(description: Any) -> Any:
         raise UsageError(f"config.json: cannot make {name} ({str(error).splitlines()[0]})") from error
 
 
-def config_of(fit: "Fit") -> dict[str, Any]:
-    """What a fit was made from, as JSON; the data by name, size and fingerprint alone."""
+def config_of(run: "Run") -> dict[str, Any]:
+    """What a run was made from, as JSON; the data by name, size and fingerprint alone."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "pyro": pyro.__version__}
-    splits = {"train": fit.data.train, "test": fit.data.test}
+    splits = {"train": run.data.train, "test": run.data.test}
     sizes = {name: f"{len(split):,} data, {split.fingerprint()}" for name, split in splits.items()}
     return {
-        "model": describe(fit.model),
-        "guide": describe(fit.guide),
-        "objective": describe(fit.objective),
-        "data": {"name": fit.data.name, "binarize": fit.data.binarize, **sizes},
-        **{name: describe(value) for name, value in fit.settings.items()},
-        "device": str(fit.device),
+        **{name: describe(piece) for name, piece in run.pieces.items()},
+        "data": {"name": run.data.name, "binarize": run.data.binarize, **sizes},
+        **{name: describe(value) for name, value in run.settings.items()},
+        "device": str(run.device),
         "threads": torch.get_num_threads(),
         "versions": versions,
-        **fit.origin,
+        **run.origin,
     }
 
 

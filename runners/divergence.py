@@ -1,29 +1,30 @@
 """What to say of a fit whose numbers have left the finite ones."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from guides.free import Rows
-from guides.sites import FiniteSites, Program
+from guides.sites import FiniteSites
 from ppl_models import UsageError
 from runners.loop.history import Diverged, History
 
 __all__ = ["check_finite", "is_divergence", "replay"]
 
 
-def check_finite(model: Program, guide: Program, *, step: int) -> None:
+def check_finite(*pieces: Any, step: int) -> None:
     """Refuse parameters that are not finite, so that no checkpoint holds them.
 
     Raises:
         Diverged: There is one.
     """
-    for program in (model, guide):
+    for piece in pieces:
         # Parameters, and the tables of free rows; a user's buffers may hold infinities for a reason.
-        trained = dict(program.named_parameters()) if isinstance(program, nn.Module) else {}
-        if isinstance(program, Rows):
-            trained |= program.state_dict()
+        trained = dict(piece.named_parameters()) if isinstance(piece, nn.Module) else {}
+        if isinstance(piece, Rows):
+            trained |= piece.state_dict()
         for name, value in trained.items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise Diverged(step, name)

@@ -2,15 +2,13 @@
 
 import copy
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import pyro
 import torch
 from matplotlib.figure import Figure
 from torch import nn
@@ -26,19 +24,12 @@ from guides.sites import Program
 from guides.terms import Terms
 from ppl_models import Batch, UsageError
 from runners import pictures, summary
-from runners.blueprint import config_of
 from runners.check import rehearse
 from runners.data import DataSet
-from runners.divergence import check_finite, is_divergence, replay
-from runners.inference import InferenceStep, evaluating
-from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
-from runners.loop.errors import first_line
-from runners.loop.folder import RunFolder
-from runners.loop.history import WINDOW, Diverged, History
-from runners.loop.random import RandomState, forked
-from runners.loop.train import train
+from runners.inference import InferenceStep
+from runners.run import Run, device_or_default, placed
 
-__all__ = ["ADAM", "REPORT", "Fit", "default_device"]
+__all__ = ["ADAM", "REPORT", "Fit"]
 
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.9), fused=True)
 """The courses' Adam, updating all parameters in one call."""
@@ -50,16 +41,10 @@ REMEMBERED = 1000
 """Training data of whose codes Echo noise is made in evaluation."""
 
 
-def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-class Fit:
+class Fit(Run):
     """A model, a guide and an objective in training; `run` trains, `swap` puts another guide to the same model.
 
-    Training is in place: the model and the guide that were given are the ones that are trained. Everything random
-    comes from a state of its own, so that what is done between two runs changes nothing in them.
+    Training is in place: the model and the guide that were given are the ones that are trained.
 
     Args:
         model: A Pyro model of one `Batch`.
@@ -110,102 +95,50 @@ class Fit:
         origin: dict[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        # Through a tensor, since "cuda" and "cuda:0" are different devices to torch until one is made.
-        self.device = torch.empty(0, device=device or default_device()).device
-        self.data = data.to(self.device)
-        self.model, self.guide = self._placed(model), self._placed(guide)
-        self.objective = self._placed(ELBO() if objective is None else objective)
-        self.settings = {
-            "steps": steps,
-            "batch": batch,
-            "optimizer": optimizer,
-            "clip": clip,
-            "precision": precision,
-            "train_model": train_model,
-            "every": every,
-            "pictures": pictures,
-            "seed": seed,
-        }
-        if not 1 <= every <= WINDOW:
-            raise UsageError(f"every: found {every}, expected 1 to {WINDOW} steps between rows")
-        if steps < 0 or precision not in ("float32", "bf16"):
-            raise UsageError(f"steps, precision: found {steps}, {precision!r}, expected 0 or more, 'float32' or 'bf16'")
+        device = device_or_default(device)
+        data, objective = data.to(device), ELBO() if objective is None else objective
+        self.model, self.guide, self.objective = (placed(piece, device) for piece in (model, guide, objective))
         if not callable(model) or not callable(guide):
             raise UsageError(f"expected a model and a guide, found {type(model).__name__} and {type(guide).__name__}")
         if isinstance(self.guide, Rows):
-            self.guide.check_rows(self.data.train.index, batch=batch)
+            self.guide.check_rows(data.train.index, batch=batch)
         if (echo := echo_of(self.guide)) is not None:
             echo.check_batch(batch)
         if pictures and not hasattr(model, "decode"):
             raise UsageError("pictures: the model has no decode(latents, y), the likelihood that images are drawn from")
-        self.origin, self.progress, self.stopped = dict(origin or {}), progress, None
-        self.folder = None if out is None else RunFolder(Path(out))
-        self.history = History()
-        self._begun = self._rehearsed = self._remarked = False
         modules = [self.model, self.guide] if train_model else [self.guide]
         # A ModuleList names a parameter that both share once.
         trained = list(nn.ModuleList(m for m in modules if isinstance(m, nn.Module)).parameters())
         made = optimizer(trained) if trained else None
-        autocast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=precision == "bf16")
-        self._step = InferenceStep(
-            self.model, self.guide, self.objective, made, clip=clip, autocast=autocast, device=self.device
+        autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
+        step = InferenceStep(self.model, self.guide, self.objective, made, clip=clip, autocast=autocast, device=device)
+        super().__init__(
+            {"model": self.model, "guide": self.guide, "objective": self.objective},
+            step,
+            data,
+            optimizers={"optimizer": made},
+            frozen=[] if train_model else [self.model],
+            settings={
+                "steps": steps,
+                "batch": batch,
+                "optimizer": optimizer,
+                "clip": clip,
+                "precision": precision,
+                "train_model": train_model,
+                "every": every,
+                "pictures": pictures,
+                "seed": seed,
+            },
+            device=device,
+            out=out,
+            origin=origin,
+            progress=progress,
         )
-        self._stream = self.data.train.batches(batch, torch.Generator().manual_seed(seed))
-        self._random = RandomState(seed, self.device)
-        self._parts: dict[str, Part] = {"history": self.history, "stream": self._stream, "random": self._random}
-        named = {"model": self.model, "guide": self.guide, "objective": self.objective, "optimizer": made}
-        self._parts |= {name: part for name, part in named.items() if hasattr(part, "state_dict")}
 
     def __repr__(self) -> str:
         made = f"{type(self.guide).__name__} for {type(self.model).__name__} on {self.data.name}"
         final = ", ".join(f"{k} {v:.2f}" for k, v in self.history.final().items())
         return f"Fit({made}, {self.history.step:,} steps{': ' if final else ''}{final})"
-
-    def run(self, steps: int | None = None) -> Self:
-        """Train: to the end of the fit, or for `steps` more, which then is its end. Ctrl-C keeps what is trained.
-
-        Raises:
-            UsageError: The run folder holds another run, or the numbers left the finite ones; where there is a
-                folder, the run has then been replayed from its checkpoint to the step before.
-        """
-        if steps is not None:
-            if steps < 0:
-                raise UsageError(f"run: found {steps} steps, expected 0 or more")
-            self.settings["steps"] = self.history.step + steps
-        self.rehearse()
-        if self.folder and not self._begun:
-            self.begin()
-        elif self.folder and steps is not None:
-            self.folder.write_json("config.json", config_of(self))
-        if self.folder:
-            self.folder.lock()
-        frozen = [] if self.settings["train_model"] else [self.model]
-        for program in (self.model, self.guide):
-            if isinstance(program, nn.Module):
-                program.train()  # Echo in eval mode, for one, makes its noise of an old bank
-        with self._random.active(), evaluating(*frozen):
-            try:
-                self.stopped = train(
-                    self._step,
-                    self._stream,
-                    self.history,
-                    until=self.settings["steps"],
-                    every=self.settings["every"],
-                    save=self._save_checkpoint if self.folder else None,
-                    on_row=self._row,
-                    on_step=self._picture if self.folder and self.settings["pictures"] else None,
-                    progress=self.progress,
-                )
-            except Diverged as error:
-                raise UsageError(f"{error}{self._first_not_finite(error.step)}") from error
-            except (torch.linalg.LinAlgError, ValueError) as error:
-                if not is_divergence(error):
-                    raise
-                raise UsageError(f"step {self.history.step} left the finite numbers: {first_line(error)}") from error
-            finally:
-                if self.folder:
-                    self.folder.unlock()
-        return self
 
     def swap(
         self, guide: Program, objective: Objective | None = None, *, copy_model: bool = False, **settings: Any
@@ -288,94 +221,31 @@ class Fit:
             raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
         return summary.write(self, **settings)
 
-    def rehearse(self) -> Self:
-        """Run on two images, as `begin` and `run` do by themselves, so that nothing is written for what does not fit.
+    def check(self) -> None:
+        """Ask the objective once for its loss on two images.
 
         Raises:
             UsageError: The pieces do not fit together.
         """
-        if not self._rehearsed:
-            self._rehearsed = True
-            batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
-            with self.aside(), torch.enable_grad(), self._step.autocast():
-                self._step.before(0, max(self.settings["steps"], 1))
-                rehearse(self.model, self.guide, self.objective, batch)
-        return self
+        batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
+        with self._step.autocast():
+            self._step.before(0, max(self.settings["steps"], 1))
+            rehearse(self.model, self.guide, self.objective, batch)
 
-    def begin(self, *, restart: bool = False) -> Self:
-        """Make the run folder, as `run` does by itself; with `restart`, also where a run died before a checkpoint.
-
-        Raises:
-            UsageError: The folder holds a run, or cannot be written to.
-        """
-        self.rehearse()
-        self.folder.create(config_of(self), restart=restart)
-        self._begun = True
-        return self
-
-    def restore(self, folder: RunFolder) -> Self:
-        """Go back to a run folder's checkpoint; the folder stays as it is.
-
-        Raises:
-            UsageError: The checkpoint is broken or of other pieces, or the run was on other data.
-        """
-        was, now = folder.read_json("config.json").get("data"), config_of(self)["data"]
-        if was != now:
-            raise UsageError(f"{folder.path}: was trained on {was}, found {now}")
-        load_checkpoint(folder.checkpoint, self._parts, device=self.device)
-        return self
-
-    def resume(self) -> Self:
-        """Go back to the checkpoint of this fit's own folder, or begin there if it has none.
-
-        Rows of metrics.csv after the checkpoint are forgotten.
-        """
-        if not self.folder.checkpoint.exists():
-            return self.begin(restart=True)
-        self.folder.lock()
-        self.restore(self.folder)
-        self.folder.write_rows(self.history.rows)
-        self._begun = True
-        return self
-
-    def save(self, out: Path | str) -> Self:
-        """Write this fit into a new run folder, from which `svi.load` makes it again."""
-        folder = RunFolder(Path(out))
-        folder.create(config_of(self))
-        self.folder, self._begun = folder, True
-        self.folder.write_rows(self.history.rows)
-        self._save_checkpoint()
-        self.folder.unlock()
-        return self
+    def draw(self, step: int) -> None:
+        """Draw predictive samples into the run folder."""
+        pictures.draw_predictive(self, step)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Evaluation and pictures: modules in eval mode, no gradients, no validation, random numbers of their own."""
-        with (
-            evaluating(self.model, self.guide),
-            forked(self.settings["seed"], self.device),
-            pyro.validation_enabled(False),
-            torch.no_grad(),
-        ):
+        """As every run's, with Echo making its noise of the codes of training data."""
+        with super().aside():
             echo = echo_of(self.guide)
             if echo is not None:
                 first = self.data.train.first(min(REMEMBERED, len(self.data.train)))
                 batch = next(first.in_order(REMEMBERED))
                 echo.remember(self.guide.start(batch), batch.index)
             yield
-
-    def _row(self, row: dict[str, float]) -> None:
-        if self.folder:
-            self.folder.append(row)
-        remark = None if self._remarked else self.remark()
-        if remark:
-            self._remarked = True
-            tqdm.write(remark, file=sys.stderr)
-
-    def _placed(self, program: Program) -> Program:
-        if isinstance(program, nn.Module):
-            program = program.to(self.device, memory_format=torch.channels_last)
-        return program
 
     def _refinement(self, updates: int | None, *, rows: bool) -> dict[str, Any]:
         own = getattr(self.guide, "refinement", None)
@@ -390,24 +260,3 @@ class Fit:
         if callable(getattr(objective, "kl_weight", None)):
             objective = ELBO()  # where a schedule happens to end says nothing about the bound that is reported
         return {"refinement": refinement, "objective": objective, "start": start}
-
-    def _save_checkpoint(self) -> None:
-        check_finite(self.model, self.guide, step=max(self.history.step - 1, 0))
-        save_checkpoint(self.folder.checkpoint, self._parts)
-
-    def _first_not_finite(self, step: int) -> str:
-        """Replay the run from its checkpoint to the step that diverged, and say what was first."""
-        if self.folder is None or not self.folder.checkpoint.exists():
-            return " (where a run folder has a checkpoint, the site is named)"
-        load_checkpoint(self.folder.checkpoint, self._parts, device=self.device)
-
-        def once() -> None:
-            self._step.before(self.history.step, self.settings["steps"])
-            self.history.record(self._step(next(self._stream)))
-
-        first = replay(once, self.history, until=step)
-        return f", {first}; {self.folder.checkpoint} is of before"
-
-    def _picture(self, step: int) -> None:
-        if step % max(self.settings["steps"] // self.settings["pictures"], 1) == 0:
-            pictures.draw_predictive(self, step)

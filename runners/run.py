@@ -1,0 +1,249 @@
+"""A run: a step in training on a stream of data, in a run folder from which it goes on to the same bits."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pyro
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ppl_models import UsageError
+from runners.blueprint import config_of
+from runners.data import DataSet
+from runners.divergence import check_finite, is_divergence, replay
+from runners.inference import evaluating
+from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
+from runners.loop.errors import first_line
+from runners.loop.folder import RunFolder
+from runners.loop.history import WINDOW, Diverged, History
+from runners.loop.random import RandomState, forked
+from runners.loop.train import Step, train
+
+__all__ = ["Run", "device_or_default", "placed"]
+
+
+def device_or_default(device: torch.device | str | None) -> torch.device:
+    """The device, by default CUDA where there is one, else the CPU."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # Through a tensor, since "cuda" and "cuda:0" are different devices to torch until one is made.
+    return torch.empty(0, device=device).device
+
+
+def placed(piece: Any, device: torch.device) -> Any:
+    """A piece of a run on its device, convolutions with channels last; what is no module stays as it is."""
+    return piece.to(device, memory_format=torch.channels_last) if isinstance(piece, nn.Module) else piece
+
+
+class Run:
+    """What every fit can do: train, be evaluated aside, save and resume; what its step is a subclass says.
+
+    Everything random comes from a state of its own, so that what is done between two runs changes nothing in them.
+
+    Args:
+        pieces: What is trained and by what, by name, as config.json and the checkpoint call it.
+        step: One step of it.
+        data: The data set, on `device`.
+        optimizers: By the names that the checkpoint calls them.
+        frozen: Pieces that stay in eval mode.
+        settings: Everything else that a run folder needs to make it again, `steps`, `batch`, `every`, `pictures` and
+            `seed` among it.
+        device: Where all that is.
+        out: The run folder to write.
+        origin: What to add to config.json.
+        progress: Whether to show a progress bar.
+
+    Attributes:
+        history: Rows of training figures and the number of steps done.
+        folder: The run folder, or `None`.
+        stopped: The signal that ended the last run early, or `None`.
+
+    Raises:
+        UsageError: A setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        pieces: Mapping[str, Any],
+        step: Step,
+        data: DataSet,
+        *,
+        optimizers: Mapping[str, torch.optim.Optimizer | None],
+        frozen: Sequence[Any] = (),
+        settings: Mapping[str, Any],
+        device: torch.device,
+        out: Path | str | None,
+        origin: Mapping[str, Any] | None,
+        progress: bool,
+    ) -> None:
+        steps, every, precision = (settings[name] for name in ("steps", "every", "precision"))
+        if not 1 <= every <= WINDOW:
+            raise UsageError(f"every: found {every}, expected 1 to {WINDOW} steps between rows")
+        if steps < 0 or precision not in ("float32", "bf16"):
+            raise UsageError(f"steps, precision: found {steps}, {precision!r}, expected 0 or more, 'float32' or 'bf16'")
+        self.pieces, self.data, self.device, self.settings = dict(pieces), data, device, dict(settings)
+        self.origin, self.progress, self.stopped = dict(origin or {}), progress, None
+        self.folder = None if out is None else RunFolder(Path(out))
+        self.history = History()
+        self._step, self._frozen = step, list(frozen)
+        self._begun = self._rehearsed = self._remarked = False
+        self._stream = data.train.batches(settings["batch"], torch.Generator().manual_seed(settings["seed"]))
+        self._random = RandomState(settings["seed"], device)
+        parts = {"history": self.history, "stream": self._stream, "random": self._random} | self.pieces | optimizers
+        self._parts: dict[str, Part] = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+
+    def run(self, steps: int | None = None) -> Self:
+        """Train: to the end of the fit, or for `steps` more, which then is its end. Ctrl-C keeps what is trained.
+
+        Raises:
+            UsageError: The run folder holds another run, or the numbers left the finite ones; where there is a
+                folder, the run has then been replayed from its checkpoint to the step before.
+        """
+        if steps is not None:
+            if steps < 0:
+                raise UsageError(f"run: found {steps} steps, expected 0 or more")
+            self.settings["steps"] = self.history.step + steps
+        self.rehearse()
+        if self.folder and not self._begun:
+            self.begin()
+        elif self.folder and steps is not None:
+            self.folder.write_json("config.json", config_of(self))
+        if self.folder:
+            self.folder.lock()
+        for piece in self.pieces.values():
+            if isinstance(piece, nn.Module):
+                piece.train()  # Echo in eval mode, for one, makes its noise of an old bank
+        with self._random.active(), evaluating(*self._frozen):
+            try:
+                self.stopped = train(
+                    self._step,
+                    self._stream,
+                    self.history,
+                    until=self.settings["steps"],
+                    every=self.settings["every"],
+                    save=self._save_checkpoint if self.folder else None,
+                    on_row=self._row,
+                    on_step=self._picture if self.folder and self.settings["pictures"] else None,
+                    progress=self.progress,
+                )
+            except Diverged as error:
+                raise UsageError(f"{error}{self._first_not_finite(error.step)}") from error
+            except (torch.linalg.LinAlgError, ValueError) as error:
+                if not is_divergence(error):
+                    raise
+                raise UsageError(f"step {self.history.step} left the finite numbers: {first_line(error)}") from error
+            finally:
+                if self.folder:
+                    self.folder.unlock()
+        return self
+
+    def remark(self) -> str | None:
+        """What is to be said about the run so far, in one line."""
+        return None
+
+    def check(self) -> None:
+        """Try the pieces on a little data, as the first step will."""
+
+    def draw(self, step: int) -> None:
+        """Draw a picture of where the run stands into its folder."""
+
+    def rehearse(self) -> Self:
+        """Try the pieces, as `begin` and `run` do by themselves, so that nothing is written for what does not fit.
+
+        Raises:
+            UsageError: The pieces do not fit together.
+        """
+        if not self._rehearsed:
+            self._rehearsed = True
+            with self.aside(), torch.enable_grad():
+                self.check()
+        return self
+
+    def begin(self, *, restart: bool = False) -> Self:
+        """Make the run folder, as `run` does by itself; with `restart`, also where a run died before a checkpoint.
+
+        Raises:
+            UsageError: The folder holds a run, or cannot be written to.
+        """
+        self.rehearse()
+        self.folder.create(config_of(self), restart=restart)
+        self._begun = True
+        return self
+
+    def restore(self, folder: RunFolder) -> Self:
+        """Go back to a run folder's checkpoint; the folder stays as it is.
+
+        Raises:
+            UsageError: The checkpoint is broken or of other pieces, or the run was on other data.
+        """
+        was, now = folder.read_json("config.json").get("data"), config_of(self)["data"]
+        if was != now:
+            raise UsageError(f"{folder.path}: was trained on {was}, found {now}")
+        load_checkpoint(folder.checkpoint, self._parts, device=self.device)
+        return self
+
+    def resume(self) -> Self:
+        """Go back to the checkpoint of this fit's own folder, or begin there if it has none.
+
+        Rows of metrics.csv after the checkpoint are forgotten.
+        """
+        if not self.folder.checkpoint.exists():
+            return self.begin(restart=True)
+        self.folder.lock()
+        self.restore(self.folder)
+        self.folder.write_rows(self.history.rows)
+        self._begun = True
+        return self
+
+    def save(self, out: Path | str) -> Self:
+        """Write this fit into a new run folder, from which `load` makes it again."""
+        folder = RunFolder(Path(out))
+        folder.create(config_of(self))
+        self.folder, self._begun = folder, True
+        self.folder.write_rows(self.history.rows)
+        self._save_checkpoint()
+        self.folder.unlock()
+        return self
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Evaluation and pictures: modules in eval mode, no gradients, no validation, random numbers of their own."""
+        with (
+            evaluating(*self.pieces.values()),
+            forked(self.settings["seed"], self.device),
+            pyro.validation_enabled(False),
+            torch.no_grad(),
+        ):
+            yield
+
+    def _row(self, row: dict[str, float]) -> None:
+        if self.folder:
+            self.folder.append(row)
+        remark = None if self._remarked else self.remark()
+        if remark:
+            self._remarked = True
+            tqdm.write(remark, file=sys.stderr)
+
+    def _save_checkpoint(self) -> None:
+        check_finite(*self.pieces.values(), step=max(self.history.step - 1, 0))
+        save_checkpoint(self.folder.checkpoint, self._parts)
+
+    def _first_not_finite(self, step: int) -> str:
+        """Replay the run from its checkpoint to the step that diverged, and say what was first."""
+        if self.folder is None or not self.folder.checkpoint.exists():
+            return " (where a run folder has a checkpoint, the site is named)"
+        load_checkpoint(self.folder.checkpoint, self._parts, device=self.device)
+
+        def once() -> None:
+            self._step.before(self.history.step, self.settings["steps"])
+            self.history.record(self._step(*(next(self._stream) for _ in range(self._step.batches))))
+
+        first = replay(once, self.history, until=step)
+        return f", {first}; {self.folder.checkpoint} is of before"
+
+    def _picture(self, step: int) -> None:
+        if step % max(self.settings["steps"] // self.settings["pictures"], 1) == 0:
+            self.draw(step)
