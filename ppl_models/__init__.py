@@ -1,7 +1,22 @@
 """Generative models as Pyro programs."""
 
+from ppl_models.adversarial import (
+    HINGE,
+    LEAST_SQUARES,
+    NON_SATURATING,
+    SATURATING,
+    WASSERSTEIN,
+    AdversarialLoss,
+    cross_entropy,
+    gradient_penalty,
+    interpolates,
+    r1_penalty,
+    slopes,
+)
+from ppl_models.augmentation import augmented
 from ppl_models.batch import Batch, UsageError
 from ppl_models.cvae import CVAE
+from ppl_models.gan import Critic, Generator
 from ppl_models.ladder import Ladder
 from ppl_models.likelihoods import Bernoulli, Gaussian
 from ppl_models.nets import (
@@ -12,6 +27,7 @@ from ppl_models.nets import (
     DeepConvEncoder,
     MLPDecoder,
     MLPEncoder,
+    dcgan_,
     glorot_,
 )
 from ppl_models.paths import variance_preserving
@@ -20,20 +36,35 @@ from ppl_models.vae import VAE
 
 __all__ = [
     "CVAE",
+    "HINGE",
+    "LEAST_SQUARES",
     "MLP",
+    "NON_SATURATING",
     "PPCA",
+    "SATURATING",
     "VAE",
+    "WASSERSTEIN",
+    "AdversarialLoss",
     "Batch",
     "Bernoulli",
     "ConvDecoder",
     "ConvEncoder",
+    "Critic",
     "DeepConvDecoder",
     "DeepConvEncoder",
     "Gaussian",
+    "Generator",
     "Ladder",
     "MLPDecoder",
     "MLPEncoder",
     "UsageError",
+    "augmented",
+    "cross_entropy",
+    "dcgan_",
     "glorot_",
+    "gradient_penalty",
+    "interpolates",
+    "r1_penalty",
+    "slopes",
     "variance_preserving",
 ]

@@ -7,6 +7,7 @@ label beside the image, as a one-hot code; one without does not look at it.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -24,14 +25,21 @@ __all__ = [
     "DeepConvEncoder",
     "MLPDecoder",
     "MLPEncoder",
+    "Norm",
+    "dcgan_",
     "glorot_",
     "join_labels",
     "one_hot",
     "over_leading",
 ]
 
-Activation = Literal["relu", "tanh"]
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+Activation = Literal["relu", "tanh", "leaky-relu"]
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "leaky-relu": partial(nn.LeakyReLU, 0.2),
+}
+Norm = Literal["none", "batch"]
 
 
 def glorot_(module: nn.Module) -> nn.Module:
@@ -46,7 +54,25 @@ def glorot_(module: nn.Module) -> nn.Module:
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module
+
+
+def dcgan_(module: nn.Module) -> nn.Module:
+    """Start weights at N(0, 0.02²), those of batch norm at N(1, 0.02²), and biases at zero, as in DCGAN.
+
+    Radford, Metz and Chintala 2016, arXiv:1511.06434.
+
+    Returns:
+        The module, changed in place.
+    """
+    for layer in module.modules():
+        norm = isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))
+        if norm or isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, float(norm), 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return module
 
 
@@ -103,16 +129,11 @@ class MLP(nn.Sequential):
     """Linear layers with an activation after each but the last: `(*, widths[0]) → (*, widths[-1])`.
 
     Raises:
-        UsageError: The activation is neither `"relu"` nor `"tanh"`.
+        UsageError: The activation is none of `"relu"`, `"tanh"` and `"leaky-relu"`, whose slope is 0.2.
     """
 
     def __init__(self, widths: Sequence[int], *, activation: Activation = "relu") -> None:
-        if activation not in ACTIVATIONS:
-            raise UsageError(f"activation: found {activation!r}, expected {' or '.join(ACTIVATIONS)}")
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
-        super().__init__(*layers[:-1])
+        super().__init__(*_dense(widths, activation)[:-1])
         self.widths, self.activation = tuple(widths), activation
 
 
@@ -131,7 +152,7 @@ class MLPEncoder(nn.Module):
         self.shape, self.hidden, self.activation, self.classes = tuple(shape), tuple(hidden), activation, classes
         self.features = self.hidden[-1]
         widths = [math.prod(self.shape) + classes, *self.hidden]
-        self.body = nn.Sequential(MLP(widths, activation=activation), ACTIVATIONS[activation]())
+        self.body = nn.Sequential(MLP(widths, activation=activation), _activation(activation))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.body(join_labels(x.flatten(-len(self.shape)), y, self.classes))
@@ -157,27 +178,35 @@ class MLPDecoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Three 5×5 convolutions, the first two of stride 2: `(*, C, H, W) → (*, features)`.
+    """5×5 convolutions, a stride for each: `(*, C, H, W) → (*, features)`.
 
     With the defaults 28 → 14 → 7 → 7 pixels and 1 → 8 → 16 → 32 channels; labels come as one more channel per class.
+
+    Raises:
+        UsageError: There are not as many strides as channels.
     """
 
     def __init__(
-        self, *, shape: Sequence[int] = (1, 28, 28), channels: Sequence[int] = (8, 16, 32), classes: int = 0
+        self,
+        *,
+        shape: Sequence[int] = (1, 28, 28),
+        channels: Sequence[int] = (8, 16, 32),
+        strides: Sequence[int] = (2, 2, 1),
+        classes: int = 0,
     ) -> None:
         super().__init__()
-        self.shape, self.channels, self.classes = tuple(shape), tuple(channels), classes
-        first, second, third = self.channels
-        self.body = nn.Sequential(
-            nn.Conv2d(self.shape[0] + classes, first, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(first, second, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(second, third, 5, padding=2),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
-        self.features = third * math.prod(math.ceil(side / 4) for side in self.shape[1:])
+        self.shape, self.channels, self.strides, self.classes = tuple(shape), tuple(channels), tuple(strides), classes
+        if len(self.strides) != len(self.channels):
+            raise UsageError(
+                f"ConvEncoder: strides {self.strides} for channels {self.channels}, expected one stride per convolution"
+            )
+        layers: list[nn.Module] = []
+        widths = [self.shape[0] + classes, *self.channels]
+        for (into, out), stride in zip(pairwise(widths), self.strides, strict=True):
+            layers += [nn.Conv2d(into, out, 5, stride=stride, padding=2), nn.ReLU()]
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        shrunk = math.prod(self.strides)
+        self.features = self.channels[-1] * math.prod(math.ceil(side / shrunk) for side in self.shape[1:])
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return over_leading(self.body, join_labels(x, y, self.classes, dim=-3), event_dim=3)
@@ -213,22 +242,39 @@ class ConvDecoder(nn.Module):
 class DeepConvEncoder(nn.Module):
     """4×4 convolutions, each halving the image: `(*, C, H, W) → (*, features)`.
 
-    After Radford, Metz and Chintala 2016, arXiv:1511.06434, without batch norm: a datum's answer must not depend on
-    the others. With the defaults 64 → 32 → 16 → 8 → 4 pixels; labels come as one more channel per class.
+    After Radford, Metz and Chintala 2016, arXiv:1511.06434. With the defaults 64 → 32 → 16 → 8 → 4 pixels; labels come
+    as one more channel per class.
+
+    Args:
+        shape: Of an image, `(C, H, W)`.
+        channels: After each convolution.
+        activation: After each convolution.
+        norm: With `"batch"`, as in the paper, batch norm after each convolution but the first, over all leading
+            dimensions; an image's answer then depends on the others while training, so not in a guide.
+        classes: How many labels there are; 0 if they are not looked at.
 
     Raises:
-        UsageError: A side of `shape` is not a multiple of 2 to the number of convolutions.
+        UsageError: A side of `shape` is not a multiple of 2 to the number of convolutions, or a name is unknown.
     """
 
     def __init__(
-        self, *, shape: Sequence[int] = (3, 64, 64), channels: Sequence[int] = (32, 64, 128, 256), classes: int = 0
+        self,
+        *,
+        shape: Sequence[int] = (3, 64, 64),
+        channels: Sequence[int] = (32, 64, 128, 256),
+        activation: Activation = "relu",
+        norm: Norm = "none",
+        classes: int = 0,
     ) -> None:
         super().__init__()
         self.shape, self.channels, self.classes = tuple(shape), tuple(channels), classes
+        self.activation, self.norm = activation, norm
         sides = _halved("DeepConvEncoder", self.shape, times=len(self.channels))
-        layers: list[nn.Module] = []
-        for into, out in pairwise([self.shape[0] + classes, *self.channels]):
-            layers += [nn.Conv2d(into, out, 4, stride=2, padding=1), nn.ReLU()]
+        first, *others = pairwise([self.shape[0] + classes, *self.channels])
+        layers = [nn.Conv2d(*first, 4, stride=2, padding=1), _activation(activation)]
+        for into, out in others:
+            layers.append(nn.Conv2d(into, out, 4, stride=2, padding=1, bias=norm == "none"))
+            layers += [*_normalized(norm, out), _activation(activation)]
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.features = self.channels[-1] * math.prod(sides)
 
@@ -237,28 +283,74 @@ class DeepConvEncoder(nn.Module):
 
 
 class DeepConvDecoder(nn.Module):
-    """The mirror of `DeepConvEncoder`, a dense layer and transposed convolutions: `(*, latents) → (*, C, H, W)`.
+    """The mirror of `DeepConvEncoder`, dense layers and transposed convolutions: `(*, latents) → (*, C, H, W)`.
 
     With the defaults 4 → 8 → 16 → 32 → 64 pixels and 256 → 128 → 64 → 32 → 3 channels, no activation at the end.
 
+    Args:
+        latents: How many.
+        shape: Of an image, `(C, H, W)`.
+        channels: Before each convolution.
+        hidden: Widths of dense layers before the one that makes the first, smallest image.
+        activation: After every layer but the last.
+        norm: With `"batch"`, as in the paper, batch norm of the smallest image and after each convolution but the
+            last, a mean and a variance per channel over all leading dimensions.
+
     Raises:
-        UsageError: A side of `shape` is not a multiple of 2 to the number of convolutions.
+        UsageError: A side of `shape` is not a multiple of 2 to the number of convolutions, or a name is unknown.
     """
 
     def __init__(
-        self, *, latents: int = 10, shape: Sequence[int] = (3, 64, 64), channels: Sequence[int] = (256, 128, 64, 32)
+        self,
+        *,
+        latents: int = 10,
+        shape: Sequence[int] = (3, 64, 64),
+        channels: Sequence[int] = (256, 128, 64, 32),
+        hidden: Sequence[int] = (),
+        activation: Activation = "relu",
+        norm: Norm = "none",
     ) -> None:
         super().__init__()
-        self.latents, self.shape, self.channels = latents, tuple(shape), tuple(channels)
+        self.latents, self.shape, self.channels, self.hidden = latents, tuple(shape), tuple(channels), tuple(hidden)
+        self.activation, self.norm = activation, norm
         self.height, self.width = _halved("DeepConvDecoder", self.shape, times=len(self.channels))
-        self.dense = nn.Sequential(nn.Linear(latents, self.channels[0] * self.height * self.width), nn.ReLU())
+        plain, widths = norm == "none", [latents, *self.hidden]
+        smallest = nn.Linear(widths[-1], self.channels[0] * self.height * self.width, bias=plain)
+        dense = [*_dense(widths, activation), smallest]
+        after = [*_normalized(norm, self.channels[0]), _activation(activation)]
         layers: list[nn.Module] = []
-        for into, out in pairwise([*self.channels, self.shape[0]]):
-            layers += [nn.ConvTranspose2d(into, out, 4, stride=2, padding=1), nn.ReLU()]
-        self.body = nn.Sequential(*layers[:-1])
+        for into, out in pairwise(self.channels):
+            layers.append(nn.ConvTranspose2d(into, out, 4, stride=2, padding=1, bias=plain))
+            layers += [*_normalized(norm, out), _activation(activation)]
+        layers.append(nn.ConvTranspose2d(self.channels[-1], self.shape[0], 4, stride=2, padding=1))
+        # A norm per channel has to see images; without one the activation comes before, as checkpoints have it.
+        self.dense = nn.Sequential(*dense, *(after if plain else []))
+        self.body = nn.Sequential(*([] if plain else after), *layers)
 
     def forward(self, z: Tensor) -> Tensor:
         return over_leading(self.body, _as_images(self.dense(z), self.height, self.width), event_dim=3)
+
+
+def _activation(name: str) -> nn.Module:
+    """A new layer, of an activation's name."""
+    if name not in ACTIVATIONS:
+        raise UsageError(f"activation: found {name!r}, expected {' or '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]()
+
+
+def _normalized(norm: str, channels: int) -> list[nn.Module]:
+    """What comes between a convolution and its activation."""
+    if norm not in ("none", "batch"):
+        raise UsageError(f"norm: found {norm!r}, expected none or batch")
+    return [nn.BatchNorm2d(channels)] if norm == "batch" else []
+
+
+def _dense(widths: Sequence[int], activation: str) -> list[nn.Module]:
+    """Linear layers, an activation after each."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(widths):
+        layers += [nn.Linear(fan_in, fan_out), _activation(activation)]
+    return layers
 
 
 def _halved(name: str, shape: Sequence[int], *, times: int) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def parser(
     add("--conditional", action=switch, help="on class labels: p(x given y, z), q(z given x, y)")
     add("--latents", type=positive, help="dimensions of the latent")
     add("--hidden", type=positive, nargs="+", help="widths of the mlp's hidden layers")
-    add("--activation", choices=["relu", "tanh"], help="of the mlp")
+    add("--activation", choices=["relu", "tanh", "leaky-relu"], help="of the mlp")
     add("--likelihood", choices=["bernoulli", "gaussian"], help="of the pixels")
     add("--sigma2", type=positive_number, help="variance of the Gaussian likelihood")
     add("--learn-sigma2", action=switch, help="learn that variance; --sigma2 is where it starts")

@@ -1,4 +1,6 @@
 import copy
+import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from ppl_models import (
     MLPDecoder,
     MLPEncoder,
     UsageError,
+    dcgan_,
+    glorot_,
 )
 from ppl_models.nets import join_labels, one_hot
 from runners.blueprint import describe, rebuild
@@ -156,12 +160,164 @@ def test_encoders_read_nothing_on_the_host(make: object) -> None:
     assert all(p.grad is not None for p in encoder.parameters())
 
 
+# What each network was made of when its checkpoints were written: layers by name, in the order they drew weights.
+WRITTEN = {
+    "ConvEncoder": (
+        ConvEncoder,
+        {
+            "body.0": lambda: nn.Conv2d(1, 8, 5),
+            "body.2": lambda: nn.Conv2d(8, 16, 5),
+            "body.4": lambda: nn.Conv2d(16, 32, 5),
+        },
+    ),
+    "ConvDecoder": (
+        ConvDecoder,
+        {
+            "dense.0": lambda: nn.Linear(10, 3136),
+            "body.0": lambda: nn.ConvTranspose2d(64, 32, 5),
+            "body.2": lambda: nn.ConvTranspose2d(32, 1, 5),
+        },
+    ),
+    "DeepConvEncoder": (
+        partial(DeepConvEncoder, channels=(4, 8, 16)),
+        {
+            "body.0": lambda: nn.Conv2d(3, 4, 4),
+            "body.2": lambda: nn.Conv2d(4, 8, 4),
+            "body.4": lambda: nn.Conv2d(8, 16, 4),
+        },
+    ),
+    "DeepConvDecoder": (
+        partial(DeepConvDecoder, channels=(16, 8, 4)),
+        {
+            "dense.0": lambda: nn.Linear(10, 1024),
+            "body.0": lambda: nn.ConvTranspose2d(16, 8, 4),
+            "body.2": lambda: nn.ConvTranspose2d(8, 4, 4),
+            "body.4": lambda: nn.ConvTranspose2d(4, 3, 4),
+        },
+    ),
+    "MLPEncoder": (
+        MLPEncoder,
+        {"body.0.0": lambda: nn.Linear(784, 200), "body.0.2": lambda: nn.Linear(200, 200)},
+    ),
+    "MLPDecoder": (
+        MLPDecoder,
+        {
+            "body.0": lambda: nn.Linear(10, 200),
+            "body.2": lambda: nn.Linear(200, 200),
+            "body.4": lambda: nn.Linear(200, 784),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "layers"), WRITTEN.values(), ids=WRITTEN.keys())
+def test_defaults_keep_names_and_first_values_of_checkpoints(make: object, layers: dict) -> None:
+    torch.manual_seed(3)
+    written = {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer().state_dict().items()}
+    torch.manual_seed(3)
+    now = make().state_dict()
+    assert list(now) == list(written)
+    assert all(torch.equal(now[name], value) for name, value in written.items())
+
+
+def kinds(net: nn.Sequential) -> list[str]:
+    return [type(layer).__name__ for layer in net]
+
+
+def test_batch_norm_goes_where_dcgan_has_it() -> None:
+    nets = {"norm": "batch", "activation": "leaky-relu"}
+    encoder, decoder = DeepConvEncoder(**nets), DeepConvDecoder(hidden=(7, 6), **nets)
+    normed = ["BatchNorm2d", "LeakyReLU"]
+    assert kinds(encoder.body) == ["Conv2d", "LeakyReLU", *["Conv2d", *normed] * 3, "Flatten"]
+    assert kinds(decoder.dense) == ["Linear", "LeakyReLU"] * 2 + ["Linear"]
+    assert kinds(decoder.body) == [*normed, *["ConvTranspose2d", *normed] * 3, "ConvTranspose2d"]
+    for net in (encoder, decoder):
+        layers = [layer for layer in net.modules() if not list(layer.children())]
+        assert all(layer.negative_slope == 0.2 for layer in layers if isinstance(layer, nn.LeakyReLU))
+        for layer, after in zip(layers, layers[1:], strict=False):
+            if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                assert (layer.bias is None) == isinstance(after, nn.BatchNorm2d)
+    assert decoder.body[-1].bias is not None
+    assert [layer.num_features for layer in decoder.body if isinstance(layer, nn.BatchNorm2d)] == [256, 128, 64, 32]
+
+
+def test_batch_norm_is_over_all_leading_dimensions() -> None:
+    decoder, seen = DeepConvDecoder(latents=4, shape=(3, 8, 8), channels=(6, 5), norm="batch").double(), []
+    for layer in decoder.body:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    z = torch.randn(3, 5, 4, dtype=torch.float64)
+    images = decoder(z)
+    assert images.shape == (3, 5, 3, 8, 8)
+    torch.testing.assert_close(images.flatten(0, 1), decoder(z.flatten(0, 1)))
+    for values in seen:
+        mean, variance = values.mean((0, 2, 3)), values.var((0, 2, 3), correction=0)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-9, rtol=0)
+        torch.testing.assert_close(variance, torch.ones_like(mean), atol=1e-2, rtol=0)
+    alone = decoder.eval()(z)
+    torch.testing.assert_close(alone[1, 2], decoder(z[1, 2]))
+
+
+def test_dense_layers_before_the_projection() -> None:
+    net = DeepConvDecoder(latents=3, shape=(1, 4, 4), channels=(2,), hidden=(5, 4), activation="leaky-relu").double()
+    h = z = torch.randn(6, 3, dtype=torch.float64)
+    for layer in net.dense:
+        if isinstance(layer, nn.Linear):
+            h = h @ layer.weight.mT + layer.bias
+            h = torch.where(h > 0, h, 0.2 * h)
+    assert [layer.out_features for layer in net.dense if isinstance(layer, nn.Linear)] == [5, 4, 8]
+    torch.testing.assert_close(net(z), net.body(h.view(6, 2, 2, 2).permute(0, 3, 1, 2)))
+
+
+def test_names_that_are_unknown_are_refused() -> None:
+    for make in (DeepConvEncoder, DeepConvDecoder):
+        with pytest.raises(UsageError, match="'gelu', expected relu or tanh or leaky-relu"):
+            make(activation="gelu")
+        with pytest.raises(UsageError, match="norm: found 'layer', expected none or batch"):
+            make(norm="layer")
+
+
+def test_strides_of_the_convolutional_encoder() -> None:
+    encoder, sides, x = ConvEncoder(channels=(8, 16, 32, 64, 64), strides=(2, 1, 2, 1, 2)), [], torch.rand(2, 1, 28, 28)
+    for layer in encoder.body[:-1]:
+        x = layer(x)
+        sides += [tuple(x.shape[1:])] if isinstance(layer, nn.Conv2d) else []
+    assert sides == [(8, 14, 14), (16, 14, 14), (32, 7, 7), (64, 7, 7), (64, 4, 4)]
+    assert encoder.features == 64 * 4 * 4
+    odd = ConvEncoder(shape=(1, 13, 22), channels=(2, 3), strides=(3, 2))
+    assert odd(torch.rand(2, 1, 13, 22)).shape == (2, odd.features)
+    with pytest.raises(UsageError, match=r"strides \(2, 2, 1\) for channels \(8, 16\), expected one") as caught:
+        ConvEncoder(channels=(8, 16))
+    assert "\n" not in str(caught.value)
+
+
+def test_starts_of_networks_without_biases() -> None:
+    nets = {"shape": (3, 32, 32), "norm": "batch"}
+    net = nn.ModuleList([DeepConvEncoder(**nets), DeepConvDecoder(hidden=(300,), latents=100, **nets)])
+    assert dcgan_(net) is net
+    for layer in net.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)):
+            weight, error = layer.weight.detach(), 5 / math.sqrt(layer.weight.numel())
+            assert float(weight.mean()) == pytest.approx(float(isinstance(layer, nn.BatchNorm2d)), abs=0.02 * error)
+            assert float(weight.std()) == pytest.approx(0.02, rel=error)
+            assert layer.bias is None or layer.bias.eq(0).all()
+    for layer in glorot_(net).modules():
+        if isinstance(layer, nn.Conv2d):
+            fans = (layer.in_channels + layer.out_channels) * 16
+            assert float(layer.weight.detach().abs().max()) == pytest.approx(math.sqrt(6 / fans), rel=0.01)
+
+
 @pytest.mark.parametrize(
     "net",
     [
         MLP([3, 4, 2], activation="tanh"),
         MLPDecoder(latents=3, shape=(1, 4, 4), hidden=(5,), activation="tanh"),
         DeepConvDecoder(latents=3, shape=(1, 8, 8), channels=(3, 2)),
+        DeepConvDecoder(
+            latents=3, shape=(1, 8, 8), channels=(3, 2), hidden=(5, 4), activation="leaky-relu", norm="batch"
+        ),
+        DeepConvEncoder(shape=(1, 8, 8), channels=(2, 3), activation="leaky-relu", norm="batch", classes=2),
+        ConvEncoder(shape=(1, 8, 8), channels=(2, 3), strides=(1, 2)),
         *(make(3) for make in ENCODERS.values()),
     ],
     ids=lambda net: type(net).__name__,
