@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ppl_models.batch import UsageError
 
-__all__ = ["augmented"]
+__all__ = ["CHANGES", "augmented"]
 
 
 def augmented(x: Tensor, policy: Sequence[str] = ("color", "translation", "cutout")) -> Tensor:

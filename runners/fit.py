@@ -116,7 +116,7 @@ class Fit(Run):
             {"model": self.model, "guide": self.guide, "objective": self.objective},
             step,
             data,
-            optimizers={"optimizer": made},
+            parts={"optimizer": made},
             frozen=[] if train_model else [self.model],
             settings={
                 "steps": steps,

@@ -47,7 +47,7 @@ class Run:
         pieces: What is trained and by what, by name, as config.json and the checkpoint call it.
         step: One step of it.
         data: The data set, on `device`.
-        optimizers: By the names that the checkpoint calls them.
+        parts: What else a checkpoint holds, optimisers above all, by the names that it calls them.
         frozen: Pieces that stay in eval mode.
         settings: Everything else that a run folder needs to make it again, `steps`, `batch`, `every`, `pictures` and
             `seed` among it.
@@ -71,7 +71,7 @@ class Run:
         step: Step,
         data: DataSet,
         *,
-        optimizers: Mapping[str, torch.optim.Optimizer | None],
+        parts: Mapping[str, Part | None],
         frozen: Sequence[Any] = (),
         settings: Mapping[str, Any],
         device: torch.device,
@@ -92,8 +92,8 @@ class Run:
         self._begun = self._rehearsed = self._remarked = False
         self._stream = data.train.batches(settings["batch"], torch.Generator().manual_seed(settings["seed"]))
         self._random = RandomState(settings["seed"], device)
-        parts = {"history": self.history, "stream": self._stream, "random": self._random} | self.pieces | optimizers
-        self._parts: dict[str, Part] = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+        own = {"history": self.history, "stream": self._stream, "random": self._random} | self.pieces
+        self._parts: dict[str, Part] = {k: part for k, part in (own | parts).items() if hasattr(part, "state_dict")}
 
     def run(self, steps: int | None = None) -> Self:
         """Train: to the end of the fit, or for `steps` more, which then is its end. Ctrl-C keeps what is trained.
@@ -126,7 +126,7 @@ class Run:
                     every=self.settings["every"],
                     save=self._save_checkpoint if self.folder else None,
                     on_row=self._row,
-                    on_step=self._picture if self.folder and self.settings["pictures"] else None,
+                    on_step=self.after,
                     progress=self.progress,
                 )
             except Diverged as error:
@@ -146,6 +146,19 @@ class Run:
 
     def check(self) -> None:
         """Try the pieces on a little data, as the first step will."""
+
+    def measured(self) -> dict[str, float]:
+        """What a row of the history says beside the means of its steps."""
+        return {}
+
+    def after(self, step: int) -> None:
+        """What is done between two steps, so many done: a picture into the folder, where one is due."""
+        if self.folder and self.settings["pictures"] and self.due(step, self.settings["pictures"]):
+            self.draw(step)
+
+    def due(self, step: int, times: int) -> bool:
+        """Whether something that is to be done so many times in a run is to be done after a step."""
+        return step % max(self.settings["steps"] // times, 1) == 0
 
     def draw(self, step: int) -> None:
         """Draw a picture of where the run stands into its folder."""
@@ -220,6 +233,7 @@ class Run:
             yield
 
     def _row(self, row: dict[str, float]) -> None:
+        row |= self.measured()  # the history's own row, so that a checkpoint has it too
         if self.folder:
             self.folder.append(row)
         remark = None if self._remarked else self.remark()
@@ -243,7 +257,3 @@ class Run:
 
         first = replay(once, self.history, until=step)
         return f", {first}; {self.folder.checkpoint} is of before"
-
-    def _picture(self, step: int) -> None:
-        if step % max(self.settings["steps"] // self.settings["pictures"], 1) == 0:
-            self.draw(step)

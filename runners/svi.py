@@ -25,22 +25,28 @@ from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models import UsageError
 from runners import summary
-from runners.assembly import data_of, device_of, init_of, objective_of, optimizer_of, pair_of
+from runners.assembly import (
+    data_again,
+    data_of,
+    device_of,
+    init_of,
+    length_of,
+    objective_of,
+    optimizer_of,
+    origin_of,
+    pair_of,
+)
 from runners.blueprint import rebuild
 from runners.check import check
 from runners.data import DataSet
 from runners.fit import Fit
 from runners.loop.command import Options, command, interrupted, options_of
 from runners.loop.folder import RunFolder
-from runners.loop.history import WINDOW
 from runners.options import check_options, parser
 from runners.own import is_own
 from runners.presets import DEFAULTS, PRESETS, QUICK
 
 __all__ = ["check", "fit", "load", "main"]
-
-SOURCE = ("data", "data_root", "binarize", "all_train")
-"""The options that say which data a run is on."""
 
 
 def fit(model: Program, guide: Program, data: DataSet, objective: Objective | None = None, **settings: Any) -> Fit:
@@ -87,10 +93,7 @@ def load(
     config = run.read_json("config.json")
     try:
         if data is None:
-            named = {"data": config["data"]["name"], "binarize": config["data"]["binarize"]}
-            source = config.get("options") or config.get("source") or named
-            data = data_of(DEFAULTS | source | ({} if data_root is None else {"data_root": data_root}))
-            origin = {"source": {name: source[name] for name in SOURCE if name in source}}
+            data, origin = data_again(config, data_root=data_root)
         given = {"model": model, "guide": guide, "objective": objective} | _own(config, data, model=model, guide=guide)
         pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
         names = ("steps", "batch", "optimizer", "clip", "precision", "train_model", "every", "pictures", "seed")
@@ -164,21 +167,8 @@ def build(options: Options, folder: RunFolder, *, data: DataSet | None = None) -
     """The fit that options describe, not yet run; `data` is what `data_of(options)` gave, where it is at hand."""
     data = data_of(options) if data is None else data
     model, guide = pair_of(options, data)
-    steps, every = options["steps"], 100
-    if options["epochs"]:
-        epoch = len(data.train) // options["batch"]
-        if not epoch:
-            raise UsageError(
-                f"--batch: found {options['batch']}, expected at most {len(data.train)}, the training images"
-            )
-        steps, every = options["epochs"] * epoch, epoch if epoch <= WINDOW else 100
+    steps, every = length_of(options, data)
     names = ("batch", "clip", "precision", "pictures", "seed")
-    written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    written["init"] = init_of(options)
-    if options["data"] == "auto":
-        written["data"] = data.name  # what it was this time, whatever is on disk when the run is resumed
-    elif Path(options["data"]).exists():
-        written["data"] = str(Path(options["data"]).resolve())  # from wherever it is resumed
     return Fit(
         model,
         guide,
@@ -189,7 +179,7 @@ def build(options: Options, folder: RunFolder, *, data: DataSet | None = None) -
         optimizer=optimizer_of(options),
         device=device_of(options["device"]),
         out=folder.path,
-        origin={"command": "svi", "options": written, "source": {name: written[name] for name in SOURCE}},
+        origin=origin_of(options | {"init": init_of(options)}, data, command="svi"),
         **{name: options[name] for name in names},
     )
 

@@ -1,0 +1,121 @@
+"""One step of adversarial training, for the training loop."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
+
+from ppl_models import Batch
+from ppl_models.adversarial import AdversarialLoss, interpolates, r1_penalty, slopes
+from ppl_models.augmentation import augmented
+
+__all__ = ["AdversarialStep"]
+
+
+class AdversarialStep:
+    """So many updates of the critic, each on a batch of its own, then so many of the generator.
+
+    Images are in [0, 1] everywhere but here: the critic sees 2x - 1. Every update is one forward and one backward
+    pass, and no update computes a gradient of the other network's weights.
+
+    Args:
+        generator: From latents to images.
+        critic: From images to scores.
+        loss: What they minimise.
+        critic_optimizer: Of the critic's parameters.
+        generator_optimizer: Of the generator's.
+        critic_steps: Updates of the critic in a step: so many batches it takes.
+        generator_steps: Updates of the generator.
+        penalty: Weight of (slope - 1)² between real and generated images; 0 for none.
+        r1: Weight of half the squared slope at real images; 0 for none.
+        augment: What is done at random to every image that the critic sees, as in `augmented`.
+        average: Follows the generator.
+        autocast: Makes the context that networks run in.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        loss: AdversarialLoss,
+        critic_optimizer: torch.optim.Optimizer,
+        generator_optimizer: torch.optim.Optimizer,
+        *,
+        critic_steps: int = 1,
+        generator_steps: int = 1,
+        penalty: float = 0.0,
+        r1: float = 0.0,
+        augment: Sequence[str] = (),
+        average: AveragedModel | None = None,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.generator, self.critic, self.loss, self.average = generator, critic, loss, average
+        self.critic_optimizer, self.generator_optimizer = critic_optimizer, generator_optimizer
+        self.batches, self.generator_steps = critic_steps, generator_steps
+        self.penalty, self.r1, self.augment, self.autocast = penalty, r1, tuple(augment), autocast
+        # Batch norm would mix the statistics of real and generated images where both are in one pass.
+        self.apart = any(isinstance(module, _BatchNorm) for module in critic.modules())
+
+    def before(self, step: int, steps: int) -> None:
+        """Nothing: no schedule is filled in."""
+
+    def __call__(self, *batches: Batch) -> dict[str, Tensor]:
+        for batch in batches:
+            logged = self._criticise(batch.x)
+        for _ in range(self.generator_steps):
+            logged["generator_loss"] = self._generate(len(batches[0].x), like=batches[0].x)
+        return logged
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Images as the critic gets them."""
+        x = 2 * x - 1
+        return augmented(x, self.augment) if self.augment else x
+
+    def _criticise(self, x: Tensor) -> dict[str, Tensor]:
+        with self.autocast():
+            with torch.no_grad():
+                made = self.generator(self._noise(len(x), like=x))
+            real, fake = self.seen(x), self.seen(made)
+            if self.apart:
+                real_score, fake_score = self.critic(real), self.critic(fake)
+            else:
+                real_score, fake_score = self.critic(torch.cat([real, fake])).chunk(2)
+            loss = total = self.loss.critic(real_score, fake_score)
+            # How much of the data's variance the generator's images have: near 0 they are all the same.
+            logged = {"critic_loss": loss, "diversity": made.var(0).sum() / x.var(0).sum().clamp(min=1e-8)}
+            if self.penalty:
+                slope = slopes(self.critic, interpolates(real, fake))
+                penalty = (slope - 1).square().mean()
+                total = total + self.penalty * penalty
+                logged |= {"penalty": penalty, "slope": slope.mean()}
+            if self.r1:
+                penalty = r1_penalty(self.critic, real).mean()
+                total = total + self.r1 * penalty
+                logged |= {"r1": penalty}
+        _descend(total, self.critic_optimizer)
+        return logged
+
+    def _generate(self, count: int, *, like: Tensor) -> Tensor:
+        with self.autocast():
+            made = self.generator(self._noise(count, like=like))
+            loss = self.loss.generator(self.critic(self.seen(made)))
+        _descend(loss, self.generator_optimizer)
+        if self.average is not None:
+            self.average.update_parameters(self.generator)
+        return loss
+
+    def _noise(self, count: int, *, like: Tensor) -> Tensor:
+        return torch.randn(count, self.generator.latents, device=like.device, dtype=like.dtype)
+
+
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One update of an optimiser's parameters; the gradients of no others are computed."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter in parameters:
+        parameter.grad = None
+    loss.backward(inputs=parameters)
+    optimizer.step()

@@ -1,0 +1,131 @@
+"""Generative adversarial networks, on any data that svi.py trains on.
+
+    python runners/gan.py                                    a GAN on MNIST (S12)
+    python runners/gan.py --loss saturating                  its generator by log(1 - D) instead of -log D
+    python runners/gan.py --loss wgan-gp                     a Wasserstein GAN with gradient penalty (S13)
+    python runners/gan.py --critic-steps 5                   five critic updates for one of the generator
+    python runners/gan.py --preset s14 --data FOLDER         a DCGAN on colour photographs (S14)
+    python runners/gan.py --resume                           go on with the newest run
+    python runners/assess.py RUN                             how good its samples are, measured
+
+In Python: `gan.fit(Generator(ConvDecoder()), Critic(ConvEncoder()), mnist, "gan", steps=10_000)`.
+"""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ppl_models import UsageError
+from runners import gan_summary
+from runners.assembly import data_again, data_of, device_of, length_of, origin_of
+from runners.blueprint import rebuild
+from runners.data import DataSet
+from runners.gan_fit import GanFit
+from runners.gan_options import DEFAULTS, PRESETS, QUICK, check_options, networks_of, parser, settings_of
+from runners.loop.command import Options, command, interrupted, options_of
+from runners.loop.folder import RunFolder
+from runners.metrics.classifier import Trained, classifier
+
+__all__ = ["fit", "load", "main"]
+
+SELECTING = 1
+"""The seed of the classifier that chooses; what reports is another one, of seed 0."""
+
+
+def fit(generator: nn.Module, critic: nn.Module, data: DataSet, loss: str = "gan", **settings: Any) -> GanFit:
+    """Train a generator against a critic and return the fit; the settings are those of `GanFit`.
+
+    With `out=`, the run folder holds the final figures, pictures and a report as well.
+    """
+    made = GanFit(generator, critic, data, loss, **settings).run()
+    if made.folder and not made.stopped:
+        made.report()
+    return made
+
+
+fit.__signature__ = inspect.signature(GanFit)
+
+
+def load(
+    folder: Path | str,
+    *,
+    generator: nn.Module | None = None,
+    critic: nn.Module | None = None,
+    data: DataSet | None = None,
+    data_root: Path | None = None,
+    device: torch.device | str | None = None,
+) -> GanFit:
+    """The fit in a run folder, as its checkpoint left it; `.run(steps)` trains it further, in memory.
+
+    Args:
+        folder: The run folder.
+        generator: An object to take the checkpoint's state; needed where it is not of the toolkit's own classes.
+        critic: The same for the critic.
+        data: The data set; by default the one that the run's command loaded, or that has the name of the run's.
+        data_root: Where that is now, if not where the run had it.
+        device: Where to put it; by default CUDA where there is one.
+
+    Raises:
+        UsageError: It is no run folder of a GAN, or holds pieces that are not the toolkit's own.
+    """
+    run, origin = RunFolder(Path(folder)), None
+    config = run.read_json("config.json")
+    try:
+        if data is None:
+            data, origin = data_again(config, data_root=data_root)
+        given = {"generator": generator, "critic": critic}
+        pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
+        names = inspect.signature(GanFit).parameters.keys() - {"data", "classifier", "device", "out", "origin"}
+        names -= {*pieces, "progress"}
+        settings = {name: rebuild(config[name]) for name in names}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a GAN's run writes it") from error
+    chooses = _selecting(data, run, device=device) if settings["selection"] else None
+    return GanFit(**pieces, data=data, device=device, origin=origin, classifier=chooses, **settings).restore(run)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> GanFit:
+    """Run the command; returns the finished fit."""
+    given = vars(parser(__doc__).parse_args(argv))
+    options, folder, resume = options_of(given, name="gan", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
+    check_options(given, options)
+    run = build(options, folder)
+    if resume:
+        starts = not folder.checkpoint.exists()
+        run.resume()
+        if starts:
+            print(f"{folder.path}: no checkpoint to go on from, so this run starts at step 0", file=sys.stderr)
+    else:
+        run.begin()
+    print(f"{run!r} → {folder.path}", file=sys.stderr)
+    run.run()
+    if run.stopped:
+        interrupted(run.stopped, folder.path, "gan")
+    print(*gan_summary.lines(run.report()), sep="\n")
+    print(folder.path / "report.html")
+    return run
+
+
+def build(options: Options, folder: RunFolder) -> GanFit:
+    """The fit that options describe, not yet run."""
+    data, device = data_of(options), device_of(options["device"])
+    generator, critic = networks_of(options, data)
+    steps, every = length_of(options, data)
+    chooses = _selecting(data, folder, device=device) if options["selection"] else None
+    origin = origin_of(options, data, command="gan")
+    made = settings_of(options) | {"steps": steps, "every": every, "classifier": chooses, "device": device}
+    return GanFit(generator, critic, data, **made, out=folder.path, origin=origin)
+
+
+def _selecting(data: DataSet, folder: RunFolder, *, device: torch.device | str | None) -> Trained:
+    return classifier(data, seed=SELECTING, folder=folder.path.resolve().parent / "classifiers", device=device)
+
+
+if __name__ == "__main__":
+    run = main()

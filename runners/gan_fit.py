@@ -1,0 +1,294 @@
+"""A GAN in training: a generator, a critic and a loss on a data set, and what can be asked of them."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ppl_models import UsageError
+from ppl_models.adversarial import (
+    HINGE,
+    LEAST_SQUARES,
+    NON_SATURATING,
+    SATURATING,
+    WASSERSTEIN,
+    AdversarialLoss,
+    cross_entropy,
+)
+from ppl_models.paths import variance_preserving
+from runners import figures, gan_summary
+from runners.adversarial_step import AdversarialStep
+from runners.data import DataSet, Images
+from runners.metrics.classifier import Trained
+from runners.run import Run, device_or_default, placed
+from runners.selection import Selection
+
+__all__ = ["LOSSES", "GanFit"]
+
+LOSSES = {
+    "gan": NON_SATURATING,
+    "saturating": SATURATING,
+    "wasserstein": WASSERSTEIN,
+    "least-squares": LEAST_SQUARES,
+    "hinge": HINGE,
+}
+
+CRITIC = partial(torch.optim.Adam, lr=1e-4, betas=(0.5, 0.9), fused=True)
+GENERATOR = partial(torch.optim.Adam, lr=3e-4, betas=(0.9, 0.9), fused=True)
+
+HELD_OUT = 1000
+"""Held-out images that the critic is asked about at each row."""
+
+LOOKED_AT = 2000
+"""Images by which a generator is judged during training."""
+
+SAMPLED = 500
+"""Images generated at a time."""
+
+
+class GanFit(Run):
+    """A generator and a critic in training, in place; `run` trains them.
+
+    Args:
+        generator: From latents `(*, latents)` to images in [0, 1].
+        critic: From images `(B, C, H, W)`, mapped to [-1, 1], to scores `(B,)`.
+        data: The data set.
+        loss: A name in `LOSSES`.
+        steps: Steps of the whole fit, each of `critic_steps` and `generator_steps` updates.
+        batch: Real and generated images of an update.
+        critic_steps: Updates of the critic in a step.
+        generator_steps: Updates of the generator in a step.
+        penalty: Weight of the gradient penalty, (slope - 1)² between real and generated images.
+        r1: Weight of R1, half the squared slope at real images.
+        fuzz: How far the labels of cross-entropy stray from 0 and 1.
+        augment: What is done at random to all images that the critic sees, of "color", "translation", "cutout".
+        average: Decay of an exponential average of the generator's weights, which samples then come from.
+        critic_optimizer: A function of the critic's parameters.
+        generator_optimizer: A function of the generator's.
+        precision: Of the networks; losses and penalties stay in float32.
+        every: Steps between rows of the history, at most 1000.
+        pictures: How many pictures of samples to draw during training, into the run folder.
+        selection: How often to look for the best generator, by `classifier`.
+        classifier: Whose features that is judged by; another one than reports use.
+        seed: Of the order of the data and of all noise.
+        device: Where to train; by default CUDA where there is one.
+        out: The run folder to write.
+        origin: What to add to config.json.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        UsageError: The pieces or the settings do not fit together.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        data: DataSet,
+        loss: str = "gan",
+        *,
+        steps: int = 10_000,
+        batch: int = 64,
+        critic_steps: int = 1,
+        generator_steps: int = 1,
+        penalty: float = 0.0,
+        r1: float = 0.0,
+        fuzz: float = 0.0,
+        augment: Sequence[str] = (),
+        average: float | None = None,
+        critic_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = CRITIC,
+        generator_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = GENERATOR,
+        precision: Literal["float32", "bf16"] = "float32",
+        every: int = 100,
+        pictures: int = 0,
+        selection: int = 0,
+        classifier: Trained | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        out: Path | str | None = None,
+        origin: dict[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        device = device_or_default(device)
+        data = data.to(device)
+        self.generator, self.critic, self.loss = placed(generator, device), placed(critic, device), loss
+        if critic_steps < 1 or generator_steps < 1:
+            raise UsageError(f"found {critic_steps} critic and {generator_steps} generator steps, expected 1 or more")
+        if selection and classifier is None:
+            raise UsageError("selection: the best generator is chosen by a classifier's features, expected classifier=")
+        self.average = None
+        if average is not None:
+            decayed = get_ema_multi_avg_fn(average)
+            self.average = AveragedModel(self.generator, multi_avg_fn=decayed, use_buffers=True)
+        self.selection = None
+        if selection:
+            held = _held_out(data).first(min(LOOKED_AT, len(_held_out(data))))
+            network = classifier.network.to(device)
+            self.selection = Selection(network.features, network.features(next(held.in_order(len(held))).x))
+        optimizers = {
+            "critic_optimizer": critic_optimizer(self.critic.parameters()),
+            "generator_optimizer": generator_optimizer(self.generator.parameters()),
+        }
+        step = AdversarialStep(
+            self.generator,
+            self.critic,
+            _loss(loss, fuzz),
+            **optimizers,
+            critic_steps=critic_steps,
+            generator_steps=generator_steps,
+            penalty=penalty,
+            r1=r1,
+            augment=augment,
+            average=self.average,
+            autocast=partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16"),
+        )
+        super().__init__(
+            {"generator": self.generator, "critic": self.critic},
+            step,
+            data,
+            parts=optimizers | {"average": self.average, "selection": self.selection},
+            settings={
+                "loss": loss,
+                "steps": steps,
+                "batch": batch,
+                "critic_steps": critic_steps,
+                "generator_steps": generator_steps,
+                "penalty": penalty,
+                "r1": r1,
+                "fuzz": fuzz,
+                "augment": list(augment),
+                "average": average,
+                "critic_optimizer": critic_optimizer,
+                "generator_optimizer": generator_optimizer,
+                "precision": precision,
+                "every": every,
+                "pictures": pictures,
+                "selection": selection,
+                "seed": seed,
+            },
+            device=device,
+            out=out,
+            origin=origin,
+            progress=progress,
+        )
+
+    def __repr__(self) -> str:
+        final = ", ".join(f"{k} {v:.2f}" for k, v in self.history.final().items())
+        return f"GanFit({self.loss} on {self.data.name}, {self.history.step:,} steps{': ' if final else ''}{final})"
+
+    @property
+    def fooled(self) -> float:
+        """The critic's loss where it tells nothing apart."""
+        return LOSSES[self.loss].fooled
+
+    def remark(self) -> str | None:
+        """What has gone wrong, in one line with its number."""
+        return gan_summary.remark(self)
+
+    def report(self) -> dict[str, Any]:
+        """Write result.json, the pictures and report.html into the run folder; returns the final figures.
+
+        Raises:
+            UsageError: There is no run folder.
+        """
+        if self.folder is None:
+            raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
+        return gan_summary.write(self)
+
+    def check(self) -> None:
+        """Ask both networks for two images, as the first step will.
+
+        Raises:
+            UsageError: They do not fit the data.
+        """
+        batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
+        made = self.generator(torch.randn(len(batch.x), self.generator.latents, device=self.device))
+        if made.shape != batch.x.shape:
+            raise UsageError(f"the generator's images are {tuple(made.shape[1:])}, the data's {self.data.shape}")
+        for x in (batch.x, made):
+            score = self.critic(2 * x - 1)
+            if score.shape != (len(x),):
+                raise UsageError(f"the critic's scores have shape {tuple(score.shape)}, expected {(len(x),)}")
+
+    @torch.no_grad()
+    def samples(self, count: int, *, which: Literal["last", "average", "best"] | None = None, seed: int = 0) -> Tensor:
+        """Images from the generator in eval mode, `(count, C, H, W)` in [0, 1].
+
+        Args:
+            count: How many.
+            which: The generator as it is, its average, or the best that was seen; by default the average, where one
+                is kept, else as it is.
+            seed: Of their latents, which do not depend on `which`.
+
+        Raises:
+            UsageError: None of that kind was kept.
+        """
+        generator = self.trained(which)
+        with self.aside():
+            draw = torch.Generator(self.device).manual_seed(seed)
+            z = torch.randn(count, generator.latents, generator=draw, device=self.device)
+            return torch.cat([generator(part) for part in z.split(SAMPLED)])
+
+    def trained(self, which: Literal["last", "average", "best"] | None = None) -> nn.Module:
+        """The generator in eval mode: as it is, its average, or the best that was seen, as for `samples`."""
+        if which == "best":
+            if self.selection is None or self.selection.best is None:
+                raise UsageError("best: no generator was selected in this run; give it selection= looks")
+            made = copy.deepcopy(self.generator)
+            made.load_state_dict(self.selection.best)
+        elif which == "average" and self.average is None:
+            raise UsageError("average: this run keeps none; give it average=, such as 0.999")
+        else:
+            made = self.generator if which == "last" or self.average is None else self.average.module
+        return made.eval() if made is not self.generator else made
+
+    def measured(self) -> dict[str, float]:
+        """The critic's loss on images that it was not trained on; near that of training where it does not overfit."""
+        held = _held_out(self.data)
+        held = held.first(min(HELD_OUT, len(held)))
+        with self.aside():
+            batch = next(held.in_order(len(held)))
+            made = self.generator(torch.randn(len(held), self.generator.latents, device=self.device))
+            return {"held_out": float(_loss(self.loss).critic(*(self.critic(2 * x - 1) for x in (batch.x, made))))}
+
+    def after(self, step: int) -> None:
+        """A look for the best generator, and a picture, where they are due."""
+        if self.selection is not None and self.due(step, self.settings["selection"]):
+            self.selection.look(self.trained(), self.samples(len(self.selection.real)), step=step)
+        super().after(step)
+
+    def draw(self, step: int) -> None:
+        """Draw samples of the same latents each time into the run folder."""
+        figures.save(figures.grid(self.samples(64)), self.folder.path / f"samples_{step:06d}.png")
+
+    def show(self) -> Figure:
+        """Held-out images and samples, side by side."""
+        batch = next(_held_out(self.data).first(min(64, len(_held_out(self.data)))).in_order(64))
+        return figures.panels({"data": batch.x, "samples": self.samples(64)})
+
+    def interpolation(self, *, rows: int = 8, steps: int = 9) -> Figure:
+        """Images along variance-preserving paths between latents, a path a row."""
+        with self.aside():
+            ends = torch.randn(2, rows, self.generator.latents, device=self.device)
+            weights = torch.linspace(0, 1, steps, device=self.device)
+            return figures.interpolation(self.trained()(variance_preserving(*ends, weights)), weights=weights)
+
+
+def _held_out(data: DataSet) -> Images:
+    """The images that choices during training are made by."""
+    return data.test if data.valid is None else data.valid
+
+
+def _loss(name: str, fuzz: float = 0.0) -> AdversarialLoss:
+    if name not in LOSSES:
+        raise UsageError(f"loss: found {name!r}, expected {', '.join(LOSSES)}")
+    loss = LOSSES[name]
+    if fuzz and loss.critic is not cross_entropy:
+        raise UsageError(f"fuzz: found {fuzz}, but {name} has no labels")
+    return loss._replace(critic=partial(cross_entropy, fuzz=fuzz)) if fuzz else loss

@@ -1,0 +1,97 @@
+"""What a GAN's fit leaves in its run folder: final figures, pictures, a page; and what it has to say of itself."""
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+
+from runners import figures
+
+if TYPE_CHECKING:
+    from runners.gan_fit import GanFit
+
+__all__ = ["curves", "lines", "remark", "result", "write"]
+
+SETTLED = 500
+"""Steps before which nothing is remarked on."""
+
+
+def result(fit: "GanFit") -> dict[str, Any]:
+    """The final figures of a fit: `train`, means of the last 1000 steps, and what else was measured on the way."""
+    found = {
+        "data": fit.data.name,
+        "loss": fit.loss,
+        "steps": fit.history.step,
+        "seconds": round(fit.history.seconds, 1),
+        "train": fit.history.final(),
+    }
+    if fit.history.rows:
+        found["held_out"] = {"critic_loss": fit.history.rows[-1]["held_out"]}
+    if fit.selection is not None and fit.selection.rows:
+        found["best"] = min(fit.selection.rows, key=lambda row: row["frechet_distance"])
+        found["last"] = fit.selection.rows[-1]
+    said = remark(fit)
+    return found | ({"remark": said} if said else {})
+
+
+def write(fit: "GanFit") -> dict[str, Any]:
+    """Write result.json, the pictures and report.html into a fit's run folder; returns the final figures."""
+    found = result(fit)
+    fit.folder.write_json("result.json", found)
+    drawn = {"curves": curves(fit), "images": fit.show(), "interpolation": fit.interpolation()}
+    if "best" in found:
+        rows = {"": fit.selection.rows}
+        drawn["selection"] = figures.curves(rows, title="Fréchet distance, features of the classifier that chooses")
+    for name, figure in drawn.items():
+        figures.save(figure, fit.folder.path / f"{name}.png")
+    figures.report(fit.folder.path)
+    return found
+
+
+def curves(fit: "GanFit") -> Figure:
+    """Both losses and what else was logged; the critic's on held-out images beside that on those of training.
+
+    Of a Wasserstein critic, minus the loss without its penalty: its estimate of the distance.
+    """
+    name, sign = ("wasserstein_estimate", -1) if fit.loss == "wasserstein" else ("critic_loss", 1)
+    rows, held = [], []
+    for row in fit.history.rows:
+        kept = {key: value for key, value in row.items() if key not in ("critic_loss", "held_out")}
+        rows.append({"step": row["step"], name: sign * row["critic_loss"]} | kept)
+        held.append({"step": row["step"], name: sign * row["held_out"]})
+    level = f"{name}: {'no difference' if fit.loss == 'wasserstein' else 'fooled'}"
+    return figures.curves({"training images": rows, "held-out images": held}, references={level: fit.fooled})
+
+
+def remark(fit: "GanFit") -> str | None:
+    """What has gone wrong, in one line with its number, or None."""
+    if fit.history.step < SETTLED or not fit.history.rows:
+        return None
+    row = fit.history.rows[-1]
+    if row["diversity"] < 0.2:
+        return (
+            f"the generator's images are nearly all alike: they have {row['diversity']:.2f} of the data's variance, "
+            "expected about 1; train it more slowly, or the critic more"
+        )
+    if row.get("slope", 1.0) > 2 or row.get("slope", 1.0) < 0.25:
+        return (
+            f"the critic's mean slope is {row['slope']:.2f}, expected near 1: the penalty, {row['penalty']:.2f}, does "
+            "not hold it"
+        )
+    if fit.fooled and row["critic_loss"] < 0.03 * fit.fooled:
+        return (
+            f"the critic tells all images apart: its loss is {row['critic_loss']:.3f}, {fit.fooled:.2f} where it is "
+            f"fooled, and the generator's {row['generator_loss']:.2f}; train it more slowly, or with --fuzz"
+        )
+    return None
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Final figures as lines to print."""
+    said = [f"{'train':>10}  " + "  ".join(f"{name} {value:.3f}" for name, value in found["train"].items())]
+    if "held_out" in found:
+        said.append(f"{'held out':>10}  critic_loss {found['held_out']['critic_loss']:.3f}")
+    for name in ("best", "last"):
+        if name in found:
+            row = found[name]
+            said.append(f"{name:>10}  Fréchet distance {row['frechet_distance']:.2f} at step {row['step']:,}")
+    return said + ([found["remark"]] if "remark" in found else [])

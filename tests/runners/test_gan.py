@@ -1,0 +1,323 @@
+"""Adversarial training: its updates against ones written by hand, and the command."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+from torch import Tensor, nn
+
+from ppl_models import Batch, Critic, Generator, MLPDecoder, MLPEncoder, UsageError
+from ppl_models.adversarial import NON_SATURATING, SATURATING, WASSERSTEIN
+from runners import gan, gan_summary
+from runners.adversarial_step import AdversarialStep
+from runners.gan import main
+from runners.gan_fit import GanFit
+from runners.loop.history import History
+
+TINY = ["--networks", "mlp", "--latents", "3", "--batch", "16", "--steps", "6", "--pictures", "2", "--selection", "0"]
+
+
+def networks() -> tuple[Generator, Critic]:
+    generator = Generator(MLPDecoder(latents=3, shape=(1, 8, 8), hidden=(8,)))
+    return generator, Critic(MLPEncoder(shape=(1, 8, 8), hidden=(8,), activation="leaky-relu"))
+
+
+def batch(size: int = 6, *, dtype: torch.dtype = torch.float64) -> Batch:
+    return Batch(torch.rand(size, 1, 8, 8, dtype=dtype), None, torch.arange(size))
+
+
+def step_of(generator: nn.Module, critic: nn.Module, loss: object = NON_SATURATING, **settings: Any) -> AdversarialStep:
+    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-2, betas=(0.5, 0.9)) for net in (critic, generator)]
+    return AdversarialStep(
+        generator, critic, loss, *optimizers, autocast=lambda: torch.autocast("cpu", enabled=False), **settings
+    )
+
+
+def by_hand(generator: nn.Module, critic: nn.Module, batches: list[Batch], *, loss: str, generator_steps: int) -> None:
+    """The same updates as papers write them, each term with a backward pass of its own."""
+    critic_adam = torch.optim.Adam(critic.parameters(), lr=1e-2, betas=(0.5, 0.9))
+    generator_adam = torch.optim.Adam(generator.parameters(), lr=1e-2, betas=(0.5, 0.9))
+    for real in batches:
+        fake = generator(torch.randn(len(real.x), 3, dtype=torch.float64)).detach()
+        critic_adam.zero_grad()
+        x, made = 2 * real.x - 1, 2 * fake - 1
+        if loss == "wasserstein":
+            (-critic(x).mean()).backward()
+            critic(made).mean().backward()
+            u = torch.rand(len(x), 1, 1, 1, dtype=torch.float64)
+            between = (u * made + (1 - u) * x).requires_grad_()
+            (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+            norm = (slope.pow(2).sum((1, 2, 3)) + 1e-5).sqrt()
+            (10 * ((norm - 1) ** 2).mean()).backward()
+        else:
+            (-0.5 * critic(x).sigmoid().log().mean()).backward()
+            (-0.5 * (1 - critic(made).sigmoid()).log().mean()).backward()
+        critic_adam.step()
+    for _ in range(generator_steps):
+        generator_adam.zero_grad()
+        score = critic(2 * generator(torch.randn(len(batches[0].x), 3, dtype=torch.float64)) - 1)
+        if loss == "gan":
+            (-score.sigmoid().log().mean()).backward()
+        elif loss == "saturating":
+            (1 - score.sigmoid()).log().mean().backward()
+        else:
+            (-score.mean()).backward()
+        generator_adam.step()
+
+
+@pytest.mark.parametrize(
+    ("loss", "critic_steps", "generator_steps"),
+    [("gan", 1, 1), ("gan", 5, 1), ("gan", 1, 10), ("saturating", 2, 3), ("wasserstein", 5, 1), ("wasserstein", 1, 2)],
+)
+def test_a_step_is_the_updates_of_the_papers(loss: str, critic_steps: int, generator_steps: int) -> None:
+    pairs = {"gan": NON_SATURATING, "saturating": SATURATING, "wasserstein": WASSERSTEIN}
+    ours = [net.double() for net in networks()]
+    theirs = [net.double() for net in networks()]
+    for net, other in zip(ours, theirs, strict=True):
+        other.load_state_dict(net.state_dict())
+    batches = [batch() for _ in range(critic_steps)]
+    counts = {"critic_steps": critic_steps, "generator_steps": generator_steps}
+    step = step_of(*ours, pairs[loss], **counts, penalty=10.0 if loss == "wasserstein" else 0.0)
+    assert step.batches == critic_steps
+    torch.manual_seed(5)
+    logged = step(*batches)
+    torch.manual_seed(5)
+    by_hand(*theirs, batches, loss=loss, generator_steps=generator_steps)
+    for net, other in zip(ours, theirs, strict=True):
+        for (name, value), expected in zip(net.named_parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(value, expected, msg=name)
+    assert {"critic_loss", "generator_loss", "diversity"} <= logged.keys()
+    assert ("slope" in logged) == (loss == "wasserstein")
+
+
+@pytest.mark.parametrize(("critic_steps", "generator_steps"), [(5, 1), (1, 10)])
+def test_updates_are_counted_exactly(critic_steps: int, generator_steps: int) -> None:
+    step = step_of(*[net.double() for net in networks()], critic_steps=critic_steps, generator_steps=generator_steps)
+    for _ in range(3):
+        step(*(batch() for _ in range(step.batches)))
+    for optimizer, count in ((step.critic_optimizer, critic_steps), (step.generator_optimizer, generator_steps)):
+        assert {int(state["step"]) for state in optimizer.state.values()} == {3 * count}
+
+
+def test_no_update_computes_the_other_networks_gradients() -> None:
+    generator, critic = (net.double() for net in networks())
+    step = step_of(generator, critic)
+    step(batch())
+    before = [p.grad.clone() for p in critic.parameters()]
+    step._generate(6, like=batch().x)
+    assert all(torch.equal(p.grad, kept) for p, kept in zip(critic.parameters(), before, strict=True))
+    kept = [p.grad.clone() for p in generator.parameters()]
+    step._criticise(batch().x)
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(generator.parameters(), kept, strict=True))
+
+
+def test_real_and_generated_images_do_not_share_a_batch_norm() -> None:
+    """In one pass the running mean would be that of both; apart it is of one after the other."""
+
+    class Normed(nn.Module):
+        features = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.sizes = nn.BatchNorm1d(64), []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.sizes.append(len(x))
+            return self.norm(x.flatten(1))[:, :4]
+
+    generator, _ = networks()
+    critic = Critic(Normed()).double()
+    step_of(generator.double(), critic)._criticise(batch(6).x)
+    assert critic.encoder.sizes == [6, 6]
+
+
+def test_a_step_reads_nothing_on_the_host() -> None:
+    generator, critic = (net.to("meta") for net in networks())
+    step = step_of(generator, critic, WASSERSTEIN, penalty=10.0, r1=1.0, augment=("translation", "cutout"))
+    step.autocast = torch.enable_grad
+    step(Batch(torch.rand(4, 1, 8, 8, device="meta"), None, torch.arange(4, device="meta")))
+
+
+def fitted(**settings: Any) -> GanFit:
+    generator, critic = networks()
+    settings = {"steps": 6, "batch": 16, "every": 2, "progress": False} | settings
+    return gan.fit(generator, critic, small.data_set(), **settings)
+
+
+def test_in_python(tmp_path: Path) -> None:
+    fit = fitted(out=tmp_path / "run", average=0.9)
+    assert "GanFit(gan on" in repr(fit)
+    samples = fit.samples(10)
+    assert samples.shape == (10, 1, 8, 8)
+    assert torch.equal(samples, fit.samples(10, which="average"))
+    assert not torch.equal(samples, fit.samples(10, which="last"))
+    assert not torch.equal(samples, fit.samples(10, seed=1))
+    with pytest.raises(UsageError, match="no generator was selected"):
+        fit.samples(1, which="best")
+    again = gan.load(tmp_path / "run", data=fit.data)
+    assert torch.equal(again.samples(10), samples)
+    assert len(fit.interpolation().axes) == 1
+    assert len(fit.show().axes) == 2
+    assert {"critic_loss", "generator_loss", "held_out", "diversity"} <= fit.history.rows[-1].keys()
+
+
+def test_the_average_follows_the_generator() -> None:
+    generator, critic = networks()
+    fit = GanFit(generator, critic, small.data_set(), steps=3, batch=16, average=0.8, progress=False)
+    (name, first), *_ = ((n, p.detach().clone()) for n, p in generator.named_parameters())
+    expected = None
+    for _ in range(3):
+        fit.run(1)
+        now = dict(generator.named_parameters())[name].detach()
+        expected = now.clone() if expected is None else 0.8 * expected + 0.2 * now
+    assert not torch.equal(now, first)
+    torch.testing.assert_close(dict(fit.average.module.named_parameters())[name].detach(), expected)
+
+
+def test_held_out_loss_is_the_critics_on_images_it_was_not_trained_on() -> None:
+    fit = fitted()
+    with fit.aside():
+        x = next(fit.data.test.in_order(50)).x
+        made = fit.generator(torch.randn(50, 3))
+        expected = NON_SATURATING.critic(fit.critic(2 * x - 1), fit.critic(2 * made - 1))
+    assert fit.history.rows[-1]["held_out"] == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "perceptual"}, "loss: found 'perceptual'"),
+        ({"loss": "wasserstein", "fuzz": 0.1}, "has no labels"),
+        ({"critic_steps": 0}, "expected 1 or more"),
+        ({"selection": 2}, "expected classifier="),
+        ({"steps": -1}, "expected 0 or more"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        fitted(**settings)
+
+
+def test_networks_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
+    generator, critic = networks()
+    wide = Generator(MLPDecoder(latents=3, shape=(1, 9, 9), hidden=(8,)))
+    with pytest.raises(UsageError, match="generator's images are"):
+        gan.fit(wide, critic, small.data_set(), out=tmp_path / "run")
+    with pytest.raises(UsageError, match="critic's scores"):
+        gan.fit(generator, nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), small.data_set(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def row(**changed: float) -> dict[str, float]:
+    usual = {"step": 1000, "critic_loss": 0.5, "generator_loss": 1.2, "diversity": 0.9, "held_out": 0.5}
+    return usual | {"slope": 0.9, "penalty": 0.01} | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, None),
+        ({"diversity": 0.05}, "0.05 of the data's variance"),
+        ({"critic_loss": 0.001, "generator_loss": 9.5}, "its loss is 0.001, 0.69 where it is fooled"),
+        ({"slope": 7.0, "penalty": 36.0}, "mean slope is 7.00"),
+    ],
+)
+def test_what_fails_is_said_with_its_number(changed: dict[str, float], said: str | None) -> None:
+    fit = fitted(steps=0)
+    fit.history.rows.append(row(**changed))
+    assert gan_summary.remark(fit) is None, "too early"
+    fit.history.step = 1000
+    found = gan_summary.remark(fit)
+    assert found is None if said is None else said in found
+
+
+def test_curves_show_both_critics_and_where_it_is_fooled() -> None:
+    for loss, name, sign, level in (("gan", "critic loss", 1, 0.69), ("wasserstein", "wasserstein estimate", -1, 0)):
+        fit = fitted(loss=loss, penalty=1.0 if loss == "wasserstein" else 0.0)
+        axes = next(axes for axes in gan_summary.curves(fit).axes if axes.get_title() == name)
+        ours, held, fooled = axes.lines
+        assert list(ours.get_ydata()) == [sign * row["critic_loss"] for row in fit.history.rows]
+        assert list(held.get_ydata()) == [sign * row["held_out"] for row in fit.history.rows]
+        assert fooled.get_ydata()[0] == pytest.approx(level, abs=0.01)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[str]:
+    return ["--data", str(small.write_npz(tmp_path / "blobs.npz"))]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    found = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return {f"{part}.{name}": value for part in ("generator", "critic") for name, value in found[part].items()}
+
+
+@pytest.mark.parametrize("loss", ["gan", "saturating", "wgan-gp", "least-squares", "hinge"])
+def test_the_command(loss: str, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "run"
+    main([*data, *TINY, "--loss", loss, "--out", str(out)])
+    assert capsys.readouterr().out.rstrip().endswith("report.html")
+    names = {path.name for path in out.iterdir()}
+    pictures = {"curves.png", "images.png", "interpolation.png", "samples_000003.png", "samples_000006.png"}
+    assert names == pictures | {"config.json", "checkpoint.pt", "metrics.csv", "result.json", "report.html"}
+    config, result = (json.loads((out / name).read_text()) for name in ("config.json", "result.json"))
+    assert config["critic_steps"] == (5 if loss == "wgan-gp" else 1)
+    assert config["generator_optimizer"]["lr"] == (1e-4 if loss == "wgan-gp" else 3e-4)
+    assert config["penalty"] == (10 if loss == "wgan-gp" else 0)
+    assert (result["steps"], result["data"]) == (6, "fixed-binarized")
+    assert {"critic_loss", "generator_loss"} <= result["train"].keys()
+    assert gan.load(out).history.step == 6
+
+
+def test_a_cut_run_ends_as_an_uncut_one(
+    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    line = [*data, *TINY, "--loss", "wgan-gp", "--average", "0.9", "--augment", "cutout"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    main([*line, "--out", str(whole)])
+    record = History.record
+
+    def record_and_stop(history: History, scalars: dict[str, Tensor]) -> None:
+        record(history, scalars)
+        if history.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "record", record_and_stop)
+        with pytest.raises(SystemExit) as ended:
+            main([*line, "--out", str(cut)])
+    assert ended.value.code == 130
+    assert f"python runners/gan.py --resume --out {cut}" in capsys.readouterr().err
+    main(["--resume", "--out", str(cut)])
+    ours, theirs = weights(cut), weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in (whole, cut))
+    assert first | {"seconds": 0} == second | {"seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--loss perceptual", "--loss"),
+        ("--critic-steps 0", "--critic-steps"),
+        ("--penalty -1", "--penalty"),
+        ("--loss wgan-gp --fuzz 0.1", "--fuzz"),
+        ("--networks deep --loss wgan-gp", "--networks deep"),
+        ("--augment blur", "--augment"),
+        ("--average 1", "--average"),
+        ("--batch 100000", "batch size"),
+        ("--data nowhere", "--data"),
+        ("--preset s2", "--preset"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    line: str, message: str, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = [*line.split(), "--selection", "0", "--out", str(tmp_path / "new")]
+    options += [] if "--data" in line else data
+    assert message in small.refused(main, capsys, *options)
+    assert not (tmp_path / "new").exists()
