@@ -1,0 +1,36 @@
+"""Measures of samples without downloads: a classifier trained here, distances in its features, all in one table.
+
+from runners import data, metrics
+
+mnist = data.mnist()
+trained = metrics.classifier(mnist, folder=Path("runs/classifiers"))
+found = metrics.measure(samples, mnist, trained)  # samples (N, 1, 28, 28) in [0, 1]
+lines = metrics.table([("my model", found)])  # Markdown
+"""
+
+from runners.metrics.classifier import Classifier, Trained, classifier
+from runners.metrics.fidelity import (
+    class_balance,
+    frechet_distance,
+    kernel_distance,
+    memorisation,
+    prdc,
+    sliced_wasserstein,
+    two_sample_accuracy,
+)
+from runners.metrics.measures import measure, table
+
+__all__ = [
+    "Classifier",
+    "Trained",
+    "class_balance",
+    "classifier",
+    "frechet_distance",
+    "kernel_distance",
+    "measure",
+    "memorisation",
+    "prdc",
+    "sliced_wasserstein",
+    "table",
+    "two_sample_accuracy",
+]
