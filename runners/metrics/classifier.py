@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from ppl_models import Batch, UsageError
 from runners.data import DataSet, Images
-from runners.fit import default_device
 from runners.loop.checkpoint import load_checkpoint, save_checkpoint
 from runners.loop.history import History
 from runners.loop.random import forked
 from runners.loop.train import train
+from runners.run import device_or_default
 
 __all__ = ["FEATURES", "Classifier", "Task", "Trained", "classifier"]
 
@@ -124,7 +124,7 @@ def classifier(
         UsageError: There are too few images or classes, labels are not integers from 0 on, images without labels are
             not square, or the folder cannot be written to.
     """
-    device = torch.empty(0, device=device or default_device()).device
+    device = device_or_default(device)
     task, classes = _task(data)
     name = f"{_fingerprint(data)}-{task}-{seed}.pt"
     data = data.to(device)
