@@ -35,9 +35,9 @@ class Annealing:
     :math:`\sigma(4 (2 u - 1))`, moved and stretched to begin at 0 and end at 1 (Wu et al. 2017, arXiv:1611.04273).
 
     Args:
-        temperatures: StepSizes of β from 0 to 1, T; with 1 this is importance sampling from the base.
+        temperatures: Steps of β from 0 to 1, T; with 1 this is importance sampling from the base.
         chains: Independent chains per datum, K.
-        leapfrog: StepSizes of a Hamiltonian trajectory.
+        leapfrog: Steps of a Hamiltonian trajectory.
         schedule: How β grows.
         acceptance: The share of accepted proposals that step sizes are tuned to.
     """

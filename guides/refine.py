@@ -66,7 +66,7 @@ def refine(
         guide: A guide with `sample(batch, params)`.
         objective: What is minimised; its loss is a mean over the batch, its gradient here a datum's own.
         batch: The batch.
-        params: Where to start, one row per datum.
+        params: Where to start, one row per datum; what is no floating-point number, such as a label, stays as it is.
         refinement: How many steps, by which rule.
         memory: What an earlier visit left: `visits`, and moments where they are kept.
         exact: Whether the result can be differentiated with respect to the start and the model, through the steps;
@@ -75,6 +75,8 @@ def refine(
     Returns:
         The refined parameters and the memory for the next visit.
     """
+    fixed = {name: value for name, value in params.items() if not value.is_floating_point()}
+    params = {name: value for name, value in params.items() if name not in fixed}
     memory = dict(memory or {})
     visits = memory.pop("visits", None)
     moments = memory or refinement.rule.start(params)
@@ -84,9 +86,11 @@ def refine(
                 name: value if exact and value.requires_grad else value.detach().requires_grad_()
                 for name, value in params.items()
             }
-            loss, _ = objective(model, At(guide, params), batch)
+            loss, _ = objective(model, At(guide, params | fixed), batch)
             # The gradient of the batch's SUM: a datum's step must not depend on how many others are beside it.
-            grads = torch.autograd.grad(loss * len(batch.index), list(params.values()), create_graph=exact)
+            grads = torch.autograd.grad(
+                loss * len(batch.index), list(params.values()), create_graph=exact, materialize_grads=True
+            )
             with torch.set_grad_enabled(exact):
                 params, moments = refinement.rule.update(
                     params, dict(zip(params, grads, strict=True)), moments, refinement.size(step, visits)
@@ -94,4 +98,4 @@ def refine(
     memory = dict(moments) if refinement.keep_moments else {}
     if visits is not None:
         memory["visits"] = visits + 1
-    return params, memory
+    return params | fixed, memory

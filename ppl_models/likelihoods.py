@@ -36,14 +36,21 @@ class _BernoulliImages(dist.Independent):
 class _LogNormalizer(torch.autograd.Function):
     r""":math:`\sum_i \log(1 + e^{a_i})` over the last dimension, `(*, n) → (*)`.
 
-    As :math:`\max(a, 0) + \log(1 + e^{-|a|})`, in place and without `log1p`, in a third of softplus's time on a CPU;
-    what 1 + t rounds off is below 1e-7 per pixel in float32.
+    As :math:`\max(a, 0) + \log(1 + e^{-|a|})`, in place, and one logarithm for the product of 16 factors, which are
+    from 1 to 2: in a quarter of softplus's time on a CPU. What 1 + t rounds off is below 1e-7 per pixel in float32.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
         ctx.save_for_backward(logits)
-        return logits.abs().neg_().exp_().add_(1).log_().sum(-1) + logits.relu().sum(-1)
+        size = logits.abs()
+        rectified = 0.5 * (logits.sum(-1) + size.sum(-1))
+        factors = size.neg_().exp_().add_(1)
+        for _ in range(4):
+            half, rest = factors.shape[-1] // 2, (factors.shape[-1] + 1) // 2
+            factors[..., :half].mul_(factors[..., rest:])
+            factors = factors[..., :rest]
+        return factors.log().sum(-1) + rectified
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

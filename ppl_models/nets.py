@@ -35,9 +35,9 @@ __all__ = [
 
 Activation = Literal["relu", "tanh", "leaky-relu"]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
+    "relu": partial(nn.ReLU, inplace=True),
     "tanh": nn.Tanh,
-    "leaky-relu": partial(nn.LeakyReLU, 0.2),
+    "leaky-relu": partial(nn.LeakyReLU, 0.2, inplace=True),
 }
 Norm = Literal["none", "batch"]
 
@@ -203,7 +203,7 @@ class ConvEncoder(nn.Module):
         layers: list[nn.Module] = []
         widths = [self.shape[0] + classes, *self.channels]
         for (into, out), stride in zip(pairwise(widths), self.strides, strict=True):
-            layers += [nn.Conv2d(into, out, 5, stride=stride, padding=2), nn.ReLU()]
+            layers += [nn.Conv2d(into, out, 5, stride=stride, padding=2), nn.ReLU(inplace=True)]
         self.body = nn.Sequential(*layers, nn.Flatten())
         shrunk = math.prod(self.strides)
         self.features = self.channels[-1] * math.prod(math.ceil(side / shrunk) for side in self.shape[1:])
@@ -228,10 +228,10 @@ class ConvDecoder(nn.Module):
         self.latents, self.shape, self.channels = latents, tuple(shape), tuple(channels)
         first, second = self.channels
         self.height, self.width = _halved("ConvDecoder", self.shape, times=2)
-        self.dense = nn.Sequential(nn.Linear(latents, first * self.height * self.width), nn.ReLU())
+        self.dense = nn.Sequential(nn.Linear(latents, first * self.height * self.width), nn.ReLU(inplace=True))
         self.body = nn.Sequential(
             nn.ConvTranspose2d(first, second, 5, stride=2, padding=2, output_padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.ConvTranspose2d(second, self.shape[0], 5, stride=2, padding=2, output_padding=1),
         )
 

@@ -106,6 +106,8 @@ def data_again(config: dict[str, Any], *, data_root: Path | None) -> tuple[DataS
     named = {"data": config["data"]["name"], "binarize": config["data"]["binarize"]}
     source = config.get("options") or config.get("source") or named
     moved = {} if data_root is None else {"data_root": data_root}
+    if not Path(source.get("data_root") or ".").exists():
+        moved = {"data_root": data_root}  # gone from where the run had it
     kept = {name: source[name] for name in SOURCE if name in source}
     return data_of({"data_root": None, "all_train": False} | kept | moved), {"source": kept}
 

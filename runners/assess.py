@@ -1,14 +1,16 @@
-"""How good the inference of a run is: evidence, gaps and codes, in nats with error bars.
+"""How good a run is: its inference, in nats with error bars, and its samples, beside real images.
 
     python runners/assess.py                        the newest run, or a quick one where there is none
     python runners/assess.py runs/A                 everything; figures and pictures go into runs/A
     python runners/assess.py runs/A --parts importance --images 10000 --samples 5000 --precision bf16
     python runners/assess.py runs/A --parts annealing --temperatures 100 300 1000
     python runners/assess.py runs/A --parts gaps --images 200
+    python runners/assess.py runs/A runs/B --parts samples        samples of VAEs and GANs, in one table
 
 In Python: `assess(fit)`, or one part, `assess(fit, parts=["gaps"])`.
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,20 +19,25 @@ from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from guides.gaps import SEARCH
 from ppl_models import UsageError
-from runners import figures, svi
+from runners import figures, gan, svi
 from runners.assembly import device_of
 from runners.assessment import annealing, codes, importance, inference_gaps, lines
-from runners.fit import Fit
+from runners.fit import Fit, settled
+from runners.gan_fit import GanFit
+from runners.loop.checkpoint import digest
 from runners.loop.command import Parser, command, given_path, natural, newest, positive
 from runners.loop.folder import RunFolder
+from runners.metrics.measures import table
+from runners.sample_quality import sample_quality, several
 from runners.summary import GREY, is_grey
 
 __all__ = ["PARTS", "Assessment", "assess", "main"]
 
-PARTS = {"importance": 1000, "annealing": 32, "gaps": 100, "codes": 2000}
+PARTS = {"importance": 1000, "annealing": 32, "gaps": 100, "codes": 2000, "samples": 10_000}
 """What there is to assess, and of how many images if nothing else is said."""
 
 QUICK = {"images": 20, "samples": 100, "chains": 4, "temperatures": [50], "updates": 50}
@@ -48,7 +55,7 @@ class Assessment(dict[str, Any]):
 
 
 def assess(
-    fit: Fit,
+    fit: Fit | GanFit,
     *,
     parts: Sequence[str] | None = None,
     split: Literal["test", "train"] = "test",
@@ -63,11 +70,13 @@ def assess(
     seed: int = 0,
     out: Path | str | None = None,
 ) -> Assessment:
-    """Measure the inference of a fit; where there is a run folder, write what is found into it, part by part.
+    """Measure the inference of a fit and its samples, of a GAN these alone.
+
+    Where there is a run folder, what is found is written into it, part by part.
 
     Args:
         fit: The fit, which is not changed.
-        parts: Of `PARTS`; by default all, those that the guide cannot give with a line that says why.
+        parts: Of `PARTS`; by default all that there can be, those that a guide cannot give with a line that says why.
         split: Which images; on those of training, free rows start where it left them.
         images: How many of them, the first ones; by default what `PARTS` says.
         samples: Importance samples of the latents per image.
@@ -83,11 +92,17 @@ def assess(
     Raises:
         UsageError: A part that was asked for is none, or the guide cannot give it.
     """
-    unknown = [part for part in parts or () if part not in PARTS]
-    if unknown:
-        raise UsageError(f"parts: found {unknown[0]!r}, expected {', '.join(PARTS)}")
+    _check(parts=parts, split=split, start=start, precision=precision)
+    counts = {"images": images, "samples": samples, "chains": chains, "leapfrog": leapfrog, "updates": updates}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{name}: found {value}, expected 1 or more")
     folder = fit.folder if out is None else RunFolder(Path(out))
-    common = {"seed": seed, "rows": split == "train" and not getattr(fit.guide, "carried", False)}
+    if folder and not (folder.holds_run and os.access(folder.path, os.W_OK)):
+        raise UsageError(f"{folder.path}: not a run folder that can be written to")  # before minutes of work
+    classifiers = folder and folder.path.resolve().parent / "classifiers"
+    carried = getattr(fit.pieces.get("guide"), "carried", False)
+    common = {"seed": seed, "rows": split == "train" and not carried}
     noise = common | {"samples": samples}
     annealed = {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog, "start": start}
     measures = {
@@ -95,15 +110,23 @@ def assess(
         "annealing": lambda chosen: annealing(fit, chosen, **annealed, **noise),
         "gaps": lambda chosen: inference_gaps(fit, chosen, updates=updates, **noise),
         "codes": lambda chosen: codes(fit, chosen, **common),
+        "samples": lambda chosen: (
+            sample_quality(fit, images=len(chosen), split=split, seed=seed, classifiers=classifiers),
+            None,
+        ),
     }
-    found = Assessment(data=fit.data.name, steps=fit.history.step)
-    if is_grey(fit):
+    state = digest(*(piece for piece in fit.pieces.values() if isinstance(piece, nn.Module)))
+    found = Assessment(data=fit.data.name, steps=fit.history.step, state=state)
+    adversarial = isinstance(fit, GanFit)
+    if not adversarial and is_grey(fit):
         found["likelihood"] = GREY
     if folder:
         found |= _earlier(folder, found)
     pool = getattr(fit.data, split)
-    for part in parts or PARTS:
-        chosen = pool.first(min(images or PARTS[part], len(pool)))
+    for part in parts or (["samples"] if adversarial else PARTS):
+        if adversarial and part != "samples":
+            raise UsageError(f"{part}: a GAN has no density and no guide, expected samples")
+        chosen = settled(pool.first(min(images or PARTS[part], len(pool))))
         started = time.monotonic()
         try:
             with torch.autocast(fit.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -122,12 +145,28 @@ def assess(
     return found
 
 
+def _check(*, parts: Sequence[str] | None, **words: str) -> None:
+    """Refuse words that mean nothing here.
+
+    Raises:
+        UsageError: There is one.
+    """
+    known = {"split": ("test", "train"), "start": ("prior", "guide"), "precision": ("float32", "bf16")}
+    asked = [(name, word, known[name]) for name, word in words.items()]
+    asked += [("parts", part, tuple(PARTS)) for part in (parts if parts is None or len(parts) else [""]) or ()]
+    for name, word, expected in asked:
+        if word not in expected:
+            raise UsageError(f"{name}: found {word!r}, expected {', '.join(expected)}")
+
+
 def _earlier(folder: RunFolder, now: Assessment) -> dict[str, Any]:
-    """Parts that were assessed before, of the same checkpoint."""
-    if not (folder.path / "assessment.json").exists():
-        return {}
-    earlier = folder.read_json("assessment.json")
-    same = isinstance(earlier, dict) and all(earlier.get(name) == now[name] for name in ("data", "steps"))
+    """Parts that were assessed before, of the same model and guide in the same state."""
+    try:
+        earlier = folder.read_json("assessment.json") if (folder.path / "assessment.json").exists() else {}
+    except UsageError as error:
+        print(f"{error}; it is written anew", file=sys.stderr)
+        earlier = {}
+    same = isinstance(earlier, dict) and all(earlier.get(name) == now[name] for name in ("data", "steps", "state"))
     return {part: earlier[part] for part in PARTS if part in earlier} if same else {}
 
 
@@ -142,19 +181,18 @@ def _write(folder: RunFolder, found: Assessment, part: str) -> None:
     figures.report(folder.path)
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> Assessment:
-    """Run the command; returns the assessment."""
-    parser = Parser("How good the inference of a run is, in nats with error bars.", __doc__)
-    parser.usage = "%(prog)s [RUN] [options]"  # a list of parts would swallow a run behind it
+@command(resumes=False)
+def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
+    """Run the command; returns the assessment, or that of each run."""
+    parser = Parser("How good the inference of a run and its samples are.", __doc__)
+    parser.usage = "%(prog)s [RUN …] [options]"  # a list of parts would swallow a run behind it
     add = parser.add_argument
     add(
         "run",
         type=given_path,
-        nargs="?",
-        default=None,
+        nargs="*",
         metavar="RUN",
-        help="run folder of svi.py, before the options (default: the newest under runs/)",
+        help="run folders of svi.py or gan.py, before the options (default: the newest of svi.py under runs/)",
     )
     add("--parts", nargs="+", choices=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     add("--split", choices=["test", "train"], help="which images (default: test)")
@@ -185,15 +223,41 @@ def main(argv: Sequence[str] | None = None) -> Assessment:
     add("--quick", action="store_true", help="few images, samples and temperatures, to see that all is well")
     options = vars(parser.parse_args(argv))
     settings = QUICK if options.pop("quick", False) else {}
-    folder = options.pop("run", None) or newest("svi") or _quick_run()
+    folders = options.pop("run", None) or [newest("svi") or _quick_run()]
     own = {name: options.pop(name) for name in ("model", "guide") if name in options}
     place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
+    every = []
+    for folder in folders:
+        fit = _loaded(folder, own, place)
+        print(f"{fit!r} ← {folder}", file=sys.stderr)
+        every.append(assess(fit, out=folder, **(settings | options)))
+        print(every[-1])
+        print(folder / "report.html")
+    measured = [
+        (folder.name, found["samples"]) for folder, found in zip(folders, every, strict=True) if "samples" in found
+    ]
+    if len(measured) > 1:
+        print("", *table(several(measured)), sep="\n")
+    return every[0] if len(every) == 1 else every
+
+
+def _loaded(folder: Path, own: dict[str, str], place: dict[str, Any]) -> Fit | GanFit:
+    """The fit of a run folder of either kind.
+
+    Raises:
+        UsageError: A piece was named that the run has not.
+    """
+    config = RunFolder(folder).read_json("config.json")
+    if isinstance(config, dict) and "generator" in config:
+        if own:
+            raise UsageError(f"--{next(iter(own))}: {folder} is a run of a GAN")
+        return gan.load(folder, **place)
     fit = svi.load(folder, **own, **place)
-    print(f"{fit!r} ← {folder}", file=sys.stderr)
-    found = assess(fit, out=folder, **(settings | options))
-    print(found)
-    print(folder / "report.html")
-    return found
+    for name in own:
+        kind = type(getattr(fit, name))
+        if kind.__module__.partition(".")[0] in ("ppl_models", "guides"):
+            raise UsageError(f"--{name}: the {name} of {folder} is the toolkit's {kind.__name__}; leave it out")
+    return fit
 
 
 def _quick_run() -> Path:

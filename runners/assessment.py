@@ -22,7 +22,7 @@ from guides.echo import echo_of
 from guides.gaps import SEARCH, gaps
 from guides.sites import run_program
 from ppl_models import UsageError
-from runners import figures
+from runners import figures, sample_quality
 from runners.fit import Fit
 from runners.summary import family_name, means, with_error
 
@@ -63,6 +63,8 @@ def annealing(
     Raises:
         UsageError: The guide's bound is about another prior than the model's.
     """
+    if isinstance(temperatures, int) or not temperatures:
+        raise UsageError(f"temperatures: found {temperatures!r}, expected a list of numbers of them")
     if echo_of(fit.guide) is not None:
         raise UsageError("annealing: with Echo the bound's prior is the marginal of the codes, which has no density")
     sampled = fit.evidence(images, samples=samples, rows=rows, seed=seed).log_evidence
@@ -167,7 +169,8 @@ def codes(fit: Fit, images: Any, *, rows: bool = False, seed: int = 0) -> Part:
 
 def lines(assessment: dict[str, Any]) -> list[str]:
     """The figures of an assessment as a table to print: what, how much in nats per image, and how it was found."""
-    said = [f"{assessment['data']}, {assessment['steps']:,} steps, nats per image"]
+    unit = ", nats per image" if assessment.keys() & (_ROWS.keys() - {"samples"}) else ""
+    said = [f"{assessment['data']}, {assessment['steps']:,} steps{unit}"]
     said += [assessment["likelihood"]] if "likelihood" in assessment else []
     for part, rows_of in _ROWS.items():
         found = assessment.get(part, {})
@@ -229,12 +232,18 @@ def _gap_rows(found: dict[str, Any]) -> list[Row]:
             (
                 f"  approximation, {name}",
                 with_error(best, "approximation"),
-                f"bound {with_error(best, 'minus_own', '+')} from {own}",
+                f"bound {with_error(best, 'minus_own', '+')} from {own}{_unfinished(own, name, best)}",
             )
             for name, best in found["best"].items()
             if name != own
         ),
     ]
+
+
+def _unfinished(own: str, name: str, best: dict[str, Any]) -> str:
+    """Whether a search in a larger family has found less than one in a part of it."""
+    larger = (own, name) == ("diagonal", "full-rank") and best["minus_own"] < 0
+    return ": not converged, more --updates would say" if larger else ""
 
 
 def _code_rows(found: dict[str, Any]) -> list[Row]:
@@ -258,6 +267,7 @@ _ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
     "annealing": _annealing_rows,
     "gaps": _gap_rows,
     "codes": _code_rows,
+    "samples": sample_quality.rows,
 }
 
 

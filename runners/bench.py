@@ -7,6 +7,7 @@ Contenders take turns, so that what else the machine does hits them alike; a rat
 the least and the largest.
 """
 
+import argparse
 import math
 import statistics
 import time
@@ -126,16 +127,22 @@ def importance(rounds: int, device: torch.device, *, samples: int = 5000) -> Tim
 WORKLOADS = {"importance": importance}
 
 
+def _workload(text: str) -> str:
+    if text not in WORKLOADS:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected {', '.join(WORKLOADS)}")
+    return text
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-@command
+@command(resumes=False)
 def main(argv: Sequence[str] | None = None) -> list[Timing]:
     """Run the command; returns the timings."""
     parser = Parser("What things cost beside the way that others do them.", __doc__, default=None)
-    parser.add_argument("workloads", nargs="*", choices=[*WORKLOADS, []], metavar="WORKLOAD", help=", ".join(WORKLOADS))
+    parser.add_argument("workloads", nargs="*", type=_workload, metavar="WORKLOAD", help=", ".join(WORKLOADS))
     parser.add_argument("--rounds", type=positive, default=5, help="turns of each contender (default: 5)")
     options = parser.parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

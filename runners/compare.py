@@ -107,7 +107,7 @@ def _refined(fit: Fit, updates: int, *, where: str) -> Fit:
     return fit.swap(guide, train_model=False)
 
 
-@command
+@command(resumes=False)
 def main(argv: Sequence[str] | None = None) -> Comparison:
     """Run the command; returns the comparison."""
     parser = Parser("Fits side by side on the same images and noise.", __doc__, default=None)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from guides.echo import echo_of
@@ -29,7 +29,7 @@ from runners.data import DataSet
 from runners.inference import InferenceStep
 from runners.run import Run, device_or_default, placed
 
-__all__ = ["ADAM", "REPORT", "Fit"]
+__all__ = ["ADAM", "REPORT", "Fit", "settled"]
 
 ADAM = partial(torch.optim.Adam, lr=1e-3, betas=(0.9, 0.9), fused=True)
 """The courses' Adam, updating all parameters in one call."""
@@ -39,6 +39,14 @@ REPORT = Refinement(steps=200, rule=Adam(lr=0.1, betas=(0.8, 0.95)), final=0.01,
 
 REMEMBERED = 1000
 """Training data of whose codes Echo noise is made in evaluation."""
+
+
+def settled(images: Any) -> Any:
+    """Images that are the same each time they are asked for: of those drawn anew, one draw, from one seed.
+
+    What is measured of several guides, or in several ways, is then about the same data.
+    """
+    return images.drawn_once(seed=0) if getattr(images, "fresh", False) else images
 
 
 class Fit(Run):
@@ -174,7 +182,7 @@ class Fit(Run):
         """
         with self.aside():
             posterior = partial(self.posterior, updates=updates, rows=rows)
-            return bounds(self.model, posterior, images.in_order(size), particles=particles)
+            return bounds(self.model, posterior, settled(images).in_order(size), particles=particles)
 
     def evidence(
         self,
@@ -194,8 +202,20 @@ class Fit(Run):
         with self.aside():
             posterior = partial(self.posterior, updates=updates, rows=rows)
             count = math.ceil(len(images) / size)
-            bar = tqdm(images.in_order(size), "evidence", count, leave=False, disable=not self.progress)
+            bar = tqdm(settled(images).in_order(size), "evidence", count, leave=False, disable=not self.progress)
             return importance_sample(self.model, posterior, bar, samples=samples, seed=seed)
+
+    @torch.no_grad()
+    def samples(self, count: int, *, seed: int = 0) -> Tensor:
+        """Images from the model, `(count, C, H, W)` in [0, 1]: pixels where the data are binary, else means.
+
+        Labels, where the model takes them, are those of the first test images; with Echo the codes are its own.
+
+        Args:
+            count: How many.
+            seed: Of the latents and pixels.
+        """
+        return pictures.samples(self, count, seed=seed)
 
     def remark(self) -> str | None:
         """What the objective has to say about the run so far, such as that its target is out of reach."""

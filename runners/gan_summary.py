@@ -4,12 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from ppl_models.adversarial import NON_SATURATING, SATURATING
 from runners import figures
 
 if TYPE_CHECKING:
     from runners.gan_fit import GanFit
 
 __all__ = ["curves", "lines", "remark", "result", "write"]
+
+TWO_FORMS = {"gan": NON_SATURATING, "saturating": SATURATING}
+"""Generator losses of the same discriminator, shown beside each other."""
 
 SETTLED = 500
 """Steps before which nothing is remarked on."""
@@ -38,6 +42,8 @@ def write(fit: "GanFit") -> dict[str, Any]:
     found = result(fit)
     fit.folder.write_json("result.json", found)
     drawn = {"curves": curves(fit), "images": fit.show(), "interpolation": fit.interpolation()}
+    if fit.loss in TWO_FORMS:
+        drawn["losses"] = figures.generator_losses(TWO_FORMS)
     if "best" in found:
         rows = {"": fit.selection.rows}
         drawn["selection"] = figures.curves(rows, title="Fréchet distance, features of the classifier that chooses")

@@ -4,17 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from guides.echo import echo_of
 from guides.sites import Program
 from ppl_models import Batch, UsageError
 from runners import figures
+from runners.loop.random import forked
 from runners.predictive import interpolation, latents, predictive
 
 if TYPE_CHECKING:
     from runners.fit import Fit
 
-__all__ = ["draw_predictive", "image_figures"]
+__all__ = ["draw_predictive", "image_figures", "samples"]
 
 
 def image_figures(fit: "Fit") -> dict[str, Figure]:
@@ -48,6 +50,20 @@ def draw_predictive(fit: "Fit", step: int) -> None:
         figures.save(figures.panels(panels), fit.folder.path / f"predictive_{step:06d}.png")
         if hasattr(fit.model, "classes"):
             figures.save(_classes(fit), fit.folder.path / f"classes_{step:06d}.png")
+
+
+def samples(fit: "Fit", count: int, *, seed: int = 0, size: int = 500) -> Tensor:
+    """Images from the model, as `Fit.samples` says."""
+    if not hasattr(fit.model, "decode"):
+        raise UsageError("samples: the model has no decode(latents, y), the likelihood that images are drawn from")
+    drawn = []
+    with fit.aside(), forked(seed, fit.device):
+        labels = fit.data.test.labels
+        for rows in torch.arange(count, device=fit.device).split(size):
+            y = None if labels is None else labels[rows % len(labels)]
+            made = predictive(fit.model, _prior(fit), Batch(None, y, rows))
+            drawn.append(made.mean if fit.data.binarize == "none" else made.sample())
+    return torch.cat(drawn)
 
 
 def _shown(fit: "Fit") -> Batch:

@@ -14,6 +14,7 @@ reads the points that are finished, goes on with the one that was cut, and adds 
 In Python: `rate_distortion(*(svi.fit(VAE(), Amortized(), mnist, ELBO(beta)) for beta in (0.3, 1.0, 3.0)))`.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,8 @@ def rate_distortion(
 def main(argv: Sequence[str] | None = None) -> RateDistortion:
     """Run the command; returns the curves."""
     parser = sweep_parser(__doc__, description="Rate-distortion curves of a deep generative model.")
-    options, folder, points = start(vars(parser.parse_args(argv)), name="rate_distortion")
+    given = vars(parser.parse_args(argv))
+    options, folder, points = start(dict(given), name="rate_distortion")
     found = {name: finished(folder, name) for name in points}
 
     def written(name: str, result: dict[str, Any]) -> None:
@@ -121,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> RateDistortion:
     pending = {name: point for name, point in points.items() if found[name] is None}
     if pending:
         train(options, folder, pending, name="rate_distortion", on_result=written)
+    elif unused := [f"--{option}" for option in ("images", "updates", "evidence") if option in given]:
+        print(f"{folder.path}: all points are measured, {', '.join(unused)} changes nothing", file=sys.stderr)
     curves = _write(folder, points, found)
     print(curves)
     print(folder.path / "report.html")

@@ -43,7 +43,7 @@ from runners.fit import Fit
 from runners.loop.command import Options, command, interrupted, options_of
 from runners.loop.folder import RunFolder
 from runners.options import check_options, parser
-from runners.own import is_own
+from runners.own import is_own, own
 from runners.presets import DEFAULTS, PRESETS, QUICK
 
 __all__ = ["check", "fit", "load", "main"]
@@ -77,9 +77,9 @@ def load(
 
     Args:
         folder: The run folder.
-        model: An object to take the checkpoint's state, needed where it is not of the toolkit's own classes; or, of
-            a command's run, its name in a file, `"my.py:MyVAE"`, without effect where the piece is the toolkit's. A
-            file is imported only if named here, never because a run folder says so.
+        model: An object to take the checkpoint's state, needed where it is not of the toolkit's own classes, or its
+            name in a file, `"my.py:MyVAE"`, which is without effect where it is. A file is imported only if it is
+            named here, never because a run folder says so.
         guide: The same for the guide.
         objective: The same for the objective.
         data: The data set; by default the one that the run's command loaded, or that has the name of the run's.
@@ -91,28 +91,32 @@ def load(
     """
     run, origin = RunFolder(Path(folder)), None
     config = run.read_json("config.json")
+    if not isinstance(config, dict):
+        raise UsageError(f"{run.path / 'config.json'}: not as a run writes it")
+    if config.get("command", "svi") != "svi":
+        raise UsageError(f"{run.path}: was made by {config['command']}.py, expected a run of svi.py")
     try:
         if data is None:
             data, origin = data_again(config, data_root=data_root)
-        given = {"model": model, "guide": guide, "objective": objective} | _own(config, data, model=model, guide=guide)
-        pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
+        pieces = {"objective": rebuild(config["objective"]) if objective is None else objective}
+        pieces["model"] = _piece(config, "model", model, data)
+        pieces["guide"] = _piece(config, "guide", guide, data, model=pieces["model"])
         names = ("steps", "batch", "optimizer", "clip", "precision", "train_model", "every", "pictures", "seed")
         settings = {name: rebuild(config[name]) for name in names}
+        made = Fit(**pieces, data=data, device=device, origin=origin, **settings)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a run writes it") from error
-    made = Fit(pieces["model"], pieces["guide"], data, pieces["objective"], device=device, origin=origin, **settings)
     return made.restore(run)
 
 
-def _own(config: Mapping[str, Any], data: DataSet, **given: Any) -> dict[str, Program | None]:
-    """The pieces that were given by their name in a file, made as the run's command made them."""
-    texts = {name: text for name, text in given.items() if isinstance(text, str)}
-    saved = config.get("options", {})
-    named = {name: text for name, text in texts.items() if is_own(str(saved.get(name)))}
-    if not named:
-        return dict.fromkeys(texts)
-    pieces = dict(zip(("model", "guide"), pair_of(DEFAULTS | saved | named, data), strict=True))
-    return dict.fromkeys(texts) | {name: pieces[name] for name in named}
+def _piece(config: dict[str, Any], name: str, given: Any, data: DataSet, *, model: Any = None) -> Any:
+    """A run's model or guide: as it was given, from the file that was named, or the toolkit's own made again."""
+    if given is None or (isinstance(given, str) and "made by" in config[name]):
+        return rebuild(config[name])
+    if not isinstance(given, str):
+        return given
+    latents = getattr(model, "latents", config.get("options", DEFAULTS)["latents"])
+    return own(given, shape=data.shape, latents=latents, data=data.train)
 
 
 @command

@@ -65,7 +65,9 @@ def start(given: Options, *, name: str) -> tuple[Options, RunFolder, dict[str, O
         UsageError: Options do not go together, or not with what the folder holds.
     """
     asked = _asked(given)
-    options, folder, _ = svi.start(given, name=name, defaults=DEFAULTS, presets=PRESETS)
+    options, folder, resume = svi.start(given, name=name, defaults=DEFAULTS, presets=PRESETS)
+    if resume and not folder.holds_run:
+        print(f"{folder.path}: no sweep to go on from, so this one starts", file=sys.stderr)
     _extend(options, asked, folder=folder if folder.holds_run else None)
     if "echo" in options["family"] and "batch" not in given and not folder.holds_run:
         # For all curves, so that they can be compared: Echo makes its noise of the others in a batch.
@@ -149,9 +151,13 @@ def _check(given: Options, points: Iterable[Options]) -> None:
 
 
 def finished(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """The result of a point, if its run has come to its end; the report is what is written last."""
+    """The result of a point, if its run has come to its end; the report is what is written last.
+
+    An assessment writes a report of a run that was cut, too, but then there is no result.
+    """
     point = RunFolder(folder.path / name)
-    return point.read_json("result.json") if (point.path / "report.html").exists() else None
+    done = all((point.path / file).exists() for file in ("result.json", "report.html"))
+    return point.read_json("result.json") if done else None
 
 
 def train(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from ppl_models.batch import UsageError
 from runners.data.images import Images
@@ -69,12 +68,5 @@ def binarized(data: DataSet, how: str, *, seed: int) -> DataSet:
         elif how == "threshold":
             splits[name] = replace(images, pixels=(images.pixels > 127).to(torch.uint8) * 255)
         else:
-            splits[name] = replace(images, pixels=_drawn_once(images.pixels, seed=3 * seed + part))
+            splits[name] = images.drawn_once(seed=3 * seed + part)
     return replace(data, **splits, binarize=how)
-
-
-def _drawn_once(pixels: Tensor, *, seed: int) -> Tensor:
-    generator = torch.Generator(pixels.device).manual_seed(seed)
-    # In chunks: as floats a whole split would take four times its memory.
-    chunks = (torch.bernoulli(chunk / 255, generator=generator) for chunk in pixels.split(4096))
-    return torch.cat([chunk.to(torch.uint8) * 255 for chunk in chunks])

@@ -80,6 +80,13 @@ class Images:
             raise UsageError(f"first images: found {count}, expected 1 to {len(self)}, the images in this split")
         return self.part(0, count)
 
+    def drawn_once(self, *, seed: int) -> "Images":
+        """Return these images with binary pixels, drawn from a seed, the grey values their probabilities."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        # In chunks: as floats a whole split would take four times its memory.
+        chunks = (torch.bernoulli(chunk / 255, generator=generator) for chunk in self.pixels.split(4096))
+        return replace(self, pixels=torch.cat([chunk.to(torch.uint8) * 255 for chunk in chunks]), fresh=False)
+
     def fingerprint(self) -> str:
         """Return a short hash of at most 4096 images, evenly spaced, with their indices: which data these are."""
         rows = torch.arange(0, len(self), max(len(self) // 4096, 1), device=self.device)

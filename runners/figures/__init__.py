@@ -1,5 +1,6 @@
 """Pictures without global state: every function returns a figure, `save` writes it, `report` gathers a run's."""
 
+from runners.figures.adversarial import generator_losses
 from runners.figures.curves import curves
 from runners.figures.images import grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
@@ -12,6 +13,7 @@ __all__ = [
     "annealing",
     "curves",
     "gaps",
+    "generator_losses",
     "grid",
     "interpolation",
     "panels",

@@ -194,13 +194,20 @@ def options_of(
     return options, folder, resume
 
 
-def command(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a `main(argv)` end in one line and exit code 2 where the input was bad; defects keep their traceback."""
+def command(main: Callable[..., Any] | None = None, *, resumes: bool = True) -> Callable[..., Any]:
+    """Let a `main(argv)` end in one line and exit code 2 where the input was bad; defects keep their traceback.
+
+    Args:
+        main: The function.
+        resumes: Whether it has `--resume`, of which then is spoken where it was cut off.
+    """
+    if main is None:
+        return functools.partial(command, resumes=resumes)
 
     @functools.wraps(main)
     def checked(argv: Sequence[str] | None = None) -> Any:
         main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, _terminated) if main_thread else None
+        before = signal.signal(signal.SIGTERM, functools.partial(_terminated, resumes=resumes)) if main_thread else None
         try:
             return main(argv)
         except UsageError as error:
@@ -210,13 +217,13 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
             if error.errno not in UNWRITABLE:
                 raise
             print(
-                f"{_name(main)}: {error.filename or 'writing'}: {error.strerror}; free or choose another place, then "
-                "--resume",
+                f"{_name(main)}: {error.filename or 'writing'}: {error.strerror}; free or choose another place"
+                f"{', then --resume' if resumes else ''}",
                 file=sys.stderr,
             )
             raise SystemExit(2) from error
         except KeyboardInterrupt as interrupt:
-            print("\ninterrupted; what was saved goes on with --resume", file=sys.stderr)
+            print(f"\ninterrupted{'; what was saved goes on with --resume' if resumes else ''}", file=sys.stderr)
             raise SystemExit(130) from interrupt
         finally:
             if main_thread:
@@ -236,8 +243,8 @@ def _name(main: Callable[..., Any]) -> str:
     return Path(sys.argv[0]).stem if name == "__main__" else name
 
 
-def _terminated(number: int, frame: Any) -> NoReturn:
-    print("\nterminated; what was saved goes on with --resume", file=sys.stderr)
+def _terminated(number: int, frame: Any, *, resumes: bool) -> NoReturn:
+    print(f"\nterminated{'; what was saved goes on with --resume' if resumes else ''}", file=sys.stderr)
     raise SystemExit(128 + number)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ppl_models import Batch, UsageError
 from runners.data import DataSet, Images
-from runners.loop.checkpoint import load_checkpoint, save_checkpoint
+from runners.loop.checkpoint import digest, load_checkpoint, save_checkpoint
 from runners.loop.history import History
 from runners.loop.random import forked
 from runners.loop.train import train
@@ -140,7 +140,7 @@ def classifier(
                 save_checkpoint(folder / name, {"classifier": network})
         network.eval().requires_grad_(False)
         accuracy = _accuracy(network, data.test, task)
-    return Trained(network, accuracy, _hash(network), task, seed)
+    return Trained(network, accuracy, digest(network), task, seed)
 
 
 class ClassifierStep:
@@ -253,10 +253,3 @@ def _posed(batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
 def _accuracy(network: Classifier, images: Images, task: Task) -> float:
     posed = (_posed(batch, task) for batch in images.in_order(AT_ONCE))
     return float(torch.cat([network(x).argmax(1) == y for x, y in posed]).double().mean())
-
-
-def _hash(network: Classifier) -> str:
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]

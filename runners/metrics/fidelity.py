@@ -261,14 +261,15 @@ def two_sample_accuracy(real: Tensor, fake: Tensor) -> TwoSample:
     if count < 2:
         raise UsageError(f"two_sample_accuracy: found {count} datum of each kind, expected at least 2")
     pooled = torch.cat([real, fake])
-    votes, nearest = [], []
+    # Whole from the start: kept pieces between the blocks of distances would leave the memory in shreds.
+    vote = torch.empty(2 * count, dtype=pooled.dtype, device=pooled.device)
+    neighbour = torch.empty(2 * count, dtype=torch.int64, device=pooled.device)
     for rows, squares in _squared_distances(pooled, pooled):
         squares[torch.arange(len(rows), device=rows.device), rows] = math.inf
         (to_real, at_real), (to_fake, at_fake) = (part.min(1) for part in squares.split(count, 1))
         like, unlike = torch.where(rows < count, torch.stack([to_real, to_fake]), torch.stack([to_fake, to_real]))
-        votes.append((like < unlike).double() + 0.5 * (like == unlike))
-        nearest.append(torch.where(to_real <= to_fake, at_real, at_fake + count))
-    vote, neighbour = torch.cat(votes), torch.cat(nearest)
+        vote[rows] = (like < unlike).double() + 0.5 * (like == unlike)
+        neighbour[rows] = torch.where(to_real <= to_fake, at_real, at_fake + count)
     mutual = neighbour[neighbour] == torch.arange(2 * count, device=vote.device)
     accuracy = float(vote.mean())
     error = math.sqrt(accuracy * (1 - accuracy) * (1 + float(mutual.double().mean())) / (2 * count))
@@ -404,7 +405,7 @@ def _vectors(name: str, *sets: Tensor, dtype: torch.dtype | None = torch.float64
             raise UsageError(f"{name}: found {x.dtype} {tuple(x.shape)}, expected floating-point numbers (N, …)")
         if x[0].numel() != sets[0][0].numel():
             raise UsageError(f"{name}: found data of {x[0].numel()} and of {sets[0][0].numel()} numbers, expected one")
-        if not x.sum(dtype=torch.float64).isfinite():
+        if not torch.stack(x.aminmax()).isfinite().all():  # which hand on NaN
             raise UsageError(f"{name}: found numbers that are not finite")
     if dtype is None:
         dtype = torch.float32
@@ -439,8 +440,11 @@ def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _neighbour(x: Tensor, k: int) -> Tensor:
     """The squared distance of each datum to its k-th neighbour, `(N,)`."""
-    # The datum itself, or a duplicate, is at 0 and comes first.
-    return torch.cat([squares.topk(k + 1, largest=False).values[:, -1] for _, squares in _squared_distances(x, x)])
+    found = x.new_empty(len(x))  # whole from the start, as in `two_sample_accuracy`
+    for rows, squares in _squared_distances(x, x):
+        # The datum itself, or a duplicate, is at 0 and comes first.
+        found[rows] = squares.topk(k + 1, largest=False).values[:, -1]
+    return found
 
 
 def _nearest(x: Tensor, points: Tensor, *, without: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from runners.loop.random import forked
 from runners.metrics import fidelity
 from runners.metrics.classifier import AT_ONCE, FEATURES, Classifier, Trained
 
-__all__ = ["COLUMNS", "SETTINGS", "measure", "table"]
+__all__ = ["COLUMNS", "SETTINGS", "cell", "measure", "table"]
 
 SETTINGS = ("data", "binarize", "split", "images", "k", "seed", "classifier")
 """What has to be the same for two figures to be comparable."""
@@ -135,7 +135,7 @@ def table(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return [
         f"| | {' | '.join(columns)} |",
         f"| --- |{' ---: |' * len(columns)}",
-        *(f"| {name} | {' | '.join(_cell(row, column) for column in columns)} |" for name, row in rows),
+        *(f"| {name} | {' | '.join(cell(row, column) for column in columns)} |" for name, row in rows),
         "",
         f"{found['images']:,} images against as many of {found['data']}'s {found['split']} split; real: training "
         f"images in their place. Features of classifier {how['hash']} ({how['task']}, {how['accuracy']:.2%} right).",
@@ -197,7 +197,8 @@ def _plain(figures: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cell(row: Mapping[str, Any], column: str) -> str:
+def cell(row: Mapping[str, Any], column: str) -> str:
+    """A figure with its error as text."""
     value, error = row.get(column), row.get(f"{column}_se")
     if value is None:
         return "–"

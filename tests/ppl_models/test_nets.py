@@ -245,7 +245,7 @@ def test_batch_norm_is_over_all_leading_dimensions() -> None:
     decoder, seen = DeepConvDecoder(latents=4, shape=(3, 8, 8), channels=(6, 5), norm="batch").double(), []
     for layer in decoder.body:
         if isinstance(layer, nn.BatchNorm2d):
-            layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+            layer.register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
     z = torch.randn(3, 5, 4, dtype=torch.float64)
     images = decoder(z)
     assert images.shape == (3, 5, 3, 8, 8)

@@ -8,11 +8,12 @@ from torch import nn
 from toys import Off, general_ppca, points, sampled
 
 from guides import Amortized, AmortizedLadder, Diagonal, Echo, Flow, Free, FullRank, Refinement
-from ppl_models import Ladder, MLPDecoder, MLPEncoder, UsageError
+from ppl_models import Batch, Ladder, MLPDecoder, MLPEncoder, UsageError
 from runners import assess as command
-from runners import svi
+from runners import gan, sample_quality, svi
 from runners.assess import PARTS, assess, main
 from runners.assessment import lines
+from runners.data import Images
 from runners.fit import Fit
 
 SMALL = {"images": 12, "samples": 20, "chains": 2, "temperatures": (4,), "updates": 5}
@@ -24,6 +25,7 @@ PICTURES = {"assessment_gaps.png", "assessment_codes.png"}
 def _few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runners.fit.REPORT", Refinement(steps=3))
     monkeypatch.setattr("guides.annealing.TUNING", 20)
+    monkeypatch.setattr("runners.metrics.classifier.LEAST_STEPS", 5)
 
 
 @pytest.fixture
@@ -48,7 +50,8 @@ def test_everything_is_told_of_ppca() -> None:
     model = general_ppca()
     x = sampled(model, 60)
     fit = Fit(model, Off(model, x, wider=0.4), points(x, x), train_model=False, progress=False, batch=20)
-    found = assess(fit, split="train", images=60, samples=2000, temperatures=(20, 200), updates=300)
+    parts = ["importance", "annealing", "gaps", "codes"]
+    found = assess(fit, parts=parts, split="train", images=60, samples=2000, temperatures=(20, 200), updates=300)
     exact = model.evidence(x).mean().item()
     assert found["importance"]["log_evidence"] == pytest.approx(exact, abs=0.02)
     annealed = found["annealing"]["by_temperatures"]
@@ -67,7 +70,7 @@ def test_everything_is_told_of_ppca() -> None:
     assert found["codes"]["limit"] == pytest.approx(limit)
     assert 0 < found["codes"]["mutual_information"] < limit
     assert found.pictures.keys() == {"annealing", "gaps", "codes"}
-    for part in PARTS:
+    for part in parts:
         assert found[part]["images"] == 60
 
 
@@ -153,6 +156,133 @@ def test_figures_go_into_a_folder_that_is_named(run: Path, tmp_path: Path) -> No
     assert fit.folder is None
 
 
+def test_all_parts_are_about_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though those of training images are drawn anew for each batch."""
+    data = small.data_set(fresh=True)
+    fit = svi.fit(small.model(), small.amortized(), data, steps=3, batch=20, progress=False)
+    seen: list[torch.Tensor] = []
+    gather = Images.gather
+
+    def noted(images: Images, rows: torch.Tensor) -> Batch:
+        batch = gather(images, rows)
+        seen.append(batch.x[batch.index == 7].flatten())
+        return batch
+
+    monkeypatch.setattr(Images, "gather", noted)
+    settings = SMALL | {"images": 30, "temperatures": (2, 3)}
+    for chains, seed in ((2, 0), (300, 1)):  # all images at once, or two of them
+        assess(fit, split="train", **settings | {"chains": chains, "seed": seed})
+    pixels = [x for x in seen if len(x)][1:]  # the first is asked for whether values are grey
+    assert len(pixels) > 20
+    assert all(torch.equal(x, pixels[0]) for x in pixels)
+
+
+def test_a_guides_start_may_hold_what_cannot_be_searched() -> None:
+    """Labels, or what its sample does not use."""
+
+    class Mine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Amortized(encoder=encoder(), family=Diagonal(2))
+            self.family = self.inner.family
+
+        def start(self, batch: Batch) -> dict[str, torch.Tensor]:
+            return self.inner.start(batch) | {"y": batch.y, "idle": torch.zeros(len(batch.index), 3)}
+
+        def sample(self, batch: Batch, params: dict[str, torch.Tensor]) -> torch.Tensor:
+            return self.inner.sample(batch, params)
+
+        def forward(self, batch: Batch) -> torch.Tensor:
+            return self.sample(batch, self.start(batch))
+
+    found = assess(fitted(Mine()), **SMALL)
+    assert not any("refused" in found[part] for part in PARTS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"parts": ["everything"]}, "parts: found 'everything'"),
+        ({"parts": []}, "parts: found ''"),
+        ({"split": "valid"}, "split: found 'valid'"),
+        ({"start": "encoder"}, "start: found 'encoder'"),
+        ({"precision": "fp16"}, "precision: found 'fp16'"),
+        ({"images": 0}, "images: found 0"),
+        ({"samples": 0}, "samples: found 0"),
+        ({"temperatures": ()}, "temperatures: found"),
+        ({"temperatures": 5}, "temperatures: found 5"),
+        ({"out": "nowhere/new"}, "nowhere/new: not a run folder"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_in_python(words: dict[str, object], message: str) -> None:
+    parts = {"parts": ["annealing"]} if "temperatures" in words else {}
+    with pytest.raises(UsageError, match=message):
+        assess(fitted(small.amortized()), **SMALL | parts | words)
+
+
+def test_figures_of_another_fit_are_dropped(run: Path) -> None:
+    fit = svi.load(run)
+    assess(fit, parts=["importance"], **SMALL, out=run)
+    assess(fit, parts=["codes"], **SMALL, out=run)
+    assert {"importance", "codes"} <= json.loads((run / "assessment.json").read_text()).keys()
+    other = fit.swap(small.amortized(), train_model=False)
+    other.history.step = fit.history.step
+    assess(other, parts=["gaps"], **SMALL, out=run)
+    assert json.loads((run / "assessment.json").read_text()).keys() == {"data", "steps", "state", "gaps"}
+
+
+def test_a_broken_assessment_is_written_anew(run: Path, capsys: pytest.CaptureFixture) -> None:
+    (run / "assessment.json").write_text("{")
+    main([str(run), "--parts", "codes", "--images", "12"])
+    assert "written anew" in capsys.readouterr().err
+    assert "codes" in json.loads((run / "assessment.json").read_text())
+
+
+def test_samples_of_a_vae_and_a_gan_in_one_table(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    make = sample_quality.classifier
+
+    def brief(data: object, **settings: object) -> object:
+        trained.append(settings["seed"])
+        return make(data, **settings)
+
+    monkeypatch.setattr(sample_quality, "classifier", brief)
+    line = ["--data", str(tmp_path / "blobs.npz"), "--networks", "mlp", "--latents", "3", "--batch", "16"]
+    gan.main([*line, "--steps", "4", "--selection", "2", "--pictures", "0", "--out", str(tmp_path / "gan")])
+    capsys.readouterr()
+    first, second = main([str(run), str(tmp_path / "gan"), "--parts", "samples", "--images", "20"])
+    said = capsys.readouterr().out.splitlines()
+    table = [text for text in said if text.startswith("| ")]
+    names = [text.split(" | ")[0].removeprefix("| ").partition(",")[0] for text in table]
+    assert names[2:] == ["real", "run", "gan", "gan"]
+    assert first["samples"]["images"] == second["samples"]["images"] == 20
+    assert first["samples"]["real"] == second["samples"]["real"]
+    assert first["samples"]["classifier"] == second["samples"]["classifier"]
+    assert set(trained) == {0}, "what reports has not chosen"
+    assert {path.name.rpartition("-")[2] for path in (tmp_path / "classifiers").iterdir()} == {"0.pt", "1.pt"}
+    found = json.loads((tmp_path / "gan" / "assessment.json").read_text())
+    assert found["samples"]["best"]["step"] in (2, 4)
+    assert "importance: a GAN has no density" in small.refused(main, capsys, tmp_path / "gan", "--parts", "importance")
+    assert "--model" in small.refused(main, capsys, tmp_path / "gan", "--model", "my.py:Mine")
+
+
+def test_samples_are_the_models(run: Path) -> None:
+    fit = svi.load(run)
+    drawn = fit.samples(600)
+    assert drawn.shape == (600, 1, 28, 28)
+    assert torch.equal(drawn, fit.samples(600))
+    assert not torch.equal(drawn, fit.samples(600, seed=1))
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}, "the data are binary"
+    grey = fitted(small.amortized())
+    assert 0 < grey.samples(5).unique().numel() != 2
+    labelled = fitted(
+        Amortized(encoder=MLPEncoder(shape=(1, 8, 8), hidden=(16,), classes=2), family=Diagonal(2)), small.conditional()
+    )
+    assert labelled.samples(70).shape == (70, 1, 8, 8)
+
+
 def test_half_precision_is_near() -> None:
     fit = fitted(small.amortized())
     full, half = (assess(fit, parts=["importance"], **SMALL, precision=p) for p in ("float32", "bf16"))
@@ -171,7 +301,7 @@ def test_the_command_writes_into_the_run_folder(run: Path, capsys: pytest.Captur
     page = (run / "report.html").read_text()
     assert "Assessment at step 4: gaps" in page
     found = json.loads((run / "assessment.json").read_text())
-    assert found.keys() == {"data", "steps", *PARTS}
+    assert found.keys() == {"data", "steps", "state", *PARTS}
 
     main([str(run), "--parts", "importance", "--images", "5", "--samples", "10"])
     later = json.loads((run / "assessment.json").read_text())
@@ -186,7 +316,7 @@ def test_figures_of_an_older_checkpoint_are_dropped(run: Path) -> None:
     found = json.loads((run / "assessment.json").read_text())
     (run / "assessment.json").write_text(json.dumps(found | {"steps": 3}))
     main([str(run), "--parts", "importance", *LINE])
-    assert json.loads((run / "assessment.json").read_text()).keys() == {"data", "steps", "importance"}
+    assert json.loads((run / "assessment.json").read_text()).keys() == {"data", "steps", "state", "importance"}
     assert not (run / "assessment_codes.png").exists()
 
 
@@ -198,7 +328,7 @@ def test_what_was_found_survives_a_later_failure(run: Path, monkeypatch: pytest.
     with pytest.raises(SystemExit) as ended:
         main([str(run), *LINE])
     assert ended.value.code == 130
-    assert json.loads((run / "assessment.json").read_text()).keys() == {"data", "steps", "importance"}
+    assert json.loads((run / "assessment.json").read_text()).keys() == {"data", "steps", "state", "importance"}
 
 
 def test_the_newest_run_or_a_quick_one(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -250,6 +380,7 @@ def test_a_users_own_model_is_named_again(tmp_path: Path, capsys: pytest.Capture
         ("RUN --seed -1", "--seed"),
         ("RUN BROKEN", "unrecognized"),
         ("BROKEN", "config.json"),
+        ("RUN --model my.py:MyVAE", "--model: the model of"),
     ],
 )
 def test_bad_input_ends_in_one_line(

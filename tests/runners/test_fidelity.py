@@ -171,7 +171,9 @@ def test_prdc_of_duplicates_and_copies() -> None:
     assert found.recall == 0
     assert found.density == pytest.approx(float(inside.sum() / 3))
     assert found.coverage == pytest.approx(float(inside.mean()))
-    # Far from the origin rounding is larger, and duplicates are still duplicates.
+    # Far from the origin rounding is larger, and changes nothing.
+    fake = normal(60, 3, seed=1)
+    assert metrics.prdc(real + 1e6, fake + 1e6, k=3) == metrics.prdc(real, fake, k=3)
     assert metrics.prdc(real + 1e6, collapsed + 1e6, k=3).recall == 0
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppl_models import Batch, Critic, Generator, MLPDecoder, MLPEncoder, UsageError
 from ppl_models.adversarial import NON_SATURATING, SATURATING, WASSERSTEIN
-from runners import gan, gan_summary
+from runners import figures, gan, gan_summary
 from runners.adversarial_step import AdversarialStep
 from runners.gan import main
 from runners.gan_fit import GanFit
@@ -246,6 +246,15 @@ def test_curves_show_both_critics_and_where_it_is_fooled() -> None:
         assert fooled.get_ydata()[0] == pytest.approx(level, abs=0.01)
 
 
+def test_picture_of_the_generators_losses() -> None:
+    """At D(G(z)) = p the derivatives by the logit are −(1 − p) of −log p, and −p of log(1 − p)."""
+    left, right = figures.generator_losses({"gan": NON_SATURATING, "saturating": SATURATING}).axes
+    p = torch.tensor(left.lines[0].get_xdata())
+    for axes, expected in ((left, (-p.log(), (1 - p).log())), (right, (p - 1, -p))):
+        for line, values in zip(axes.lines, expected, strict=False):
+            torch.testing.assert_close(torch.tensor(line.get_ydata()), values)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> list[str]:
     return ["--data", str(small.write_npz(tmp_path / "blobs.npz"))]
@@ -263,6 +272,7 @@ def test_the_command(loss: str, data: list[str], tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out.rstrip().endswith("report.html")
     names = {path.name for path in out.iterdir()}
     pictures = {"curves.png", "images.png", "interpolation.png", "samples_000003.png", "samples_000006.png"}
+    pictures |= {"losses.png"} if loss in ("gan", "saturating") else set()
     assert names == pictures | {"config.json", "checkpoint.pt", "metrics.csv", "result.json", "report.html"}
     config, result = (json.loads((out / name).read_text()) for name in ("config.json", "result.json"))
     assert config["critic_steps"] == (5 if loss == "wgan-gp" else 1)

@@ -127,6 +127,31 @@ def test_runs_of_a_users_model_are_compared_where_it_is_named(
     assert "±" not in repr(compare.main([*runs, *pieces, "--images", "1"]))
 
 
+def test_a_run_folder_never_says_which_file_is_imported(mine: Path, common: list[str], tmp_path: Path) -> None:
+    """Though one piece is named, the other is not."""
+    out = tmp_path / "run"
+    svi.main([*common, "--model", f"{mine}:MyVAE", "--guide", f"{mine}:MyGuide", "--out", str(out)])
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n" + MINE)
+    config = json.loads((out / "config.json").read_text())
+    config["options"]["guide"] = f"{evil}:MyGuide"
+    (out / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="names MyGuide, which the toolkit does not make"):
+        svi.load(out, model=f"{mine}:MyVAE")
+    assert not (tmp_path / "ran").exists()
+    assert svi.load(out, model=f"{mine}:MyVAE", guide=f"{mine}:MyGuide").history.step == 6
+
+
+def test_pieces_of_a_fit_that_was_saved_in_python_may_be_named(mine: Path, tmp_path: Path) -> None:
+    data = small.data_set()
+    model = own(f"{mine}:MyVAE", latents=10, shape=data.shape)
+    fit = svi.fit(model, small.amortized(latents=10), data, steps=2, batch=20, progress=False)
+    fit.save(tmp_path / "run")
+    again = svi.load(tmp_path / "run", data=data, model=f"{mine}:MyVAE", guide=f"{mine}:MyGuide")
+    assert type(again.model).__name__ == "MyVAE"
+    assert type(again.guide).__name__ == "Amortized", "the toolkit's own needs no file"
+
+
 STARTED = """
 import torch
 from my import MyVAE

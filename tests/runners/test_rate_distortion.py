@@ -333,6 +333,25 @@ def test_the_newest_sweep_is_resumed(data: list[str], tmp_path: Path, monkeypatc
     assert len(read(folder)) == 2
 
 
+def test_a_cut_point_that_was_assessed_is_gone_on_with(
+    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An assessment writes a report.html, too."""
+    out = tmp_path / "sweep"
+    main([*data, *TINY, "--beta", "1", "--out", str(out)])
+    (out / "diagonal-beta-1" / "result.json").unlink()
+    main(["--resume", "--out", str(out)])
+    assert (out / "diagonal-beta-1" / "result.json").exists()
+
+
+def test_what_resuming_does_is_said(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "sweep"
+    main([*data, *TINY, "--beta", "1", "--resume", "--out", str(out)])
+    assert "no sweep to go on from" in capsys.readouterr().err
+    main(["--resume", "--images", "5", "--out", str(out)])
+    assert "all points are measured, --images changes nothing" in capsys.readouterr().err
+
+
 def test_a_point_that_diverges_costs_no_other(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "sweep"
     with pytest.raises(SystemExit) as ended:

@@ -1,0 +1,65 @@
+"""How good the samples of a fit are, whatever kind it is: figures as in assessment.json, and lines to print."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runners.fit import Fit
+from runners.gan_fit import GanFit
+from runners.metrics.classifier import classifier
+from runners.metrics.measures import COLUMNS, cell, measure
+
+__all__ = ["rows", "sample_quality", "several"]
+
+REPORTING = 0
+"""The seed of the classifier that reports; what chooses the best of a run's generators is another one."""
+
+
+def sample_quality(
+    fit: Fit | GanFit, *, images: int, split: str = "test", seed: int = 0, classifiers: Path | None = None
+) -> dict[str, Any]:
+    """Every measure of a fit's samples, and of real images in their place.
+
+    Args:
+        fit: The fit.
+        images: How many samples, and real images.
+        split: Which images they are compared with.
+        seed: Of the samples and of the choice of images.
+        classifiers: Where the classifier whose features are used is kept.
+
+    Returns:
+        What `measure` does; of a GAN whose best generator was kept, the same of that under `best`, with its `step`.
+    """
+    trained = classifier(fit.data, seed=REPORTING, folder=classifiers, device=fit.device, progress=fit.progress)
+
+    def measured(**which: Any) -> dict[str, Any]:
+        return measure(fit.samples(images, seed=seed, **which), fit.data, trained, split=split, seed=seed)
+
+    found = measured()
+    if isinstance(fit, GanFit) and fit.selection is not None and fit.selection.best is not None:
+        found["best"] = {"step": fit.selection.step, **measured(which="best")}
+    return found
+
+
+def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What, how much, and how much it is of real images."""
+    said = []
+    for column in (name for name in COLUMNS if found.get(name) is not None):
+        beside = [f"real images {cell(found['real'], column)}"] if found["real"].get(column) is not None else []
+        if "best" in found:
+            beside.append(f"at step {found['best']['step']:,} {cell(found['best'], column)}")
+        said.append((column.replace("_", " "), cell(found, column), ", ".join(beside)))
+    if "classes" in found:
+        shares = [f"{count / found['images']:.1%}" for count in found["classes"]]
+        said.append(("classes", f"{found['classes_percent']} above 1 %", " ".join(shares)))
+    return said
+
+
+def several(named: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Runs and what was found of each, the best generator of a run beside its last."""
+    said = []
+    for name, found in named:
+        said.append((name, found))
+        if "best" in found:
+            said.append((f"{name}, best at step {found['best']['step']:,}", found["best"]))
+    return said
