@@ -4,6 +4,7 @@ from runners.figures.adversarial import generator_losses
 from runners.figures.curves import curves
 from runners.figures.images import grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
+from runners.figures.mixtures import mixtures
 from runners.figures.rate_distortion import rate_distortion
 from runners.figures.report import report
 from runners.figures.save import png_bytes, save
@@ -16,6 +17,7 @@ __all__ = [
     "generator_losses",
     "grid",
     "interpolation",
+    "mixtures",
     "panels",
     "png_bytes",
     "rate_distortion",

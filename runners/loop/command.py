@@ -24,6 +24,8 @@ __all__ = [
     "add_run_options",
     "command",
     "fraction",
+    "fresh",
+    "given_path",
     "interrupted",
     "natural",
     "newest",
@@ -161,7 +163,7 @@ def options_of(
     """
     given = dict(given)
     resume = given.pop("resume", False)
-    folder = RunFolder(given.pop("out", None) or (resume and newest(name)) or _fresh(name))
+    folder = RunFolder(given.pop("out", None) or (resume and newest(name)) or fresh(name))
     if folder.holds_run and not resume:
         raise UsageError(
             f"--out {folder.path}: holds a run already; --resume goes on with it, or choose another folder"
@@ -248,7 +250,7 @@ def _terminated(number: int, frame: Any, *, resumes: bool) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _fresh(name: str) -> Path:
+def fresh(name: str) -> Path:
     """A new folder's path, named after the time, and numbered where two runs start in the same second."""
     stamp = time.strftime(f"{name}-%Y%m%d-%H%M%S")
     names = [stamp, *(f"{stamp}-{number}" for number in range(2, 100))]
