@@ -136,7 +136,7 @@ def assess(
                 raise
             found[part], picture = {"refused": str(error)}, None
         else:
-            how = {"split": split, "precision": precision, "seed": seed, "device": str(fit.device)}
+            how = {"split": split, "dtype": precision, "seed": seed, "device": str(fit.device)}
             found[part] |= how | {"seconds": round(time.monotonic() - started, 1)}
         if picture is not None:
             found.pictures[part] = picture
@@ -227,8 +227,7 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
     own = {name: options.pop(name) for name in ("model", "guide") if name in options}
     place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
     every = []
-    for folder in folders:
-        fit = _loaded(folder, own, place)
+    for folder, fit in [(folder, _loaded(folder, own, place)) for folder in folders]:  # before any work
         print(f"{fit!r} ← {folder}", file=sys.stderr)
         every.append(assess(fit, out=folder, **(settings | options)))
         print(every[-1])

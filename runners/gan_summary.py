@@ -1,5 +1,6 @@
 """What a GAN's fit leaves in its run folder: final figures, pictures, a page; and what it has to say of itself."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def result(fit: "GanFit") -> dict[str, Any]:
     if fit.history.rows:
         found["held_out"] = {"critic_loss": fit.history.rows[-1]["held_out"]}
     if fit.selection is not None and fit.selection.rows:
-        found["best"] = min(fit.selection.rows, key=lambda row: row["frechet_distance"])
+        found["best"] = next(row for row in fit.selection.rows if row["step"] == fit.selection.step)
         found["last"] = fit.selection.rows[-1]
     said = remark(fit)
     return found | ({"remark": said} if said else {})
@@ -45,8 +46,8 @@ def write(fit: "GanFit") -> dict[str, Any]:
     if fit.loss in TWO_FORMS:
         drawn["losses"] = figures.generator_losses(TWO_FORMS)
     if "best" in found:
-        rows = {"": fit.selection.rows}
-        drawn["selection"] = figures.curves(rows, title="Fréchet distance, features of the classifier that chooses")
+        both = _beside(fit.selection.rows, fit.history.rows)
+        drawn["selection"] = figures.curves(both, title="by the classifier that chooses, beside the losses")
     for name, figure in drawn.items():
         figures.save(figure, fit.folder.path / f"{name}.png")
     figures.report(fit.folder.path)
@@ -66,6 +67,15 @@ def curves(fit: "GanFit") -> Figure:
         held.append({"step": row["step"], name: sign * row["held_out"]})
     level = f"{name}: {'no difference' if fit.loss == 'wasserstein' else 'fooled'}"
     return figures.curves({"training images": rows, "held-out images": held}, references={level: fit.fooled})
+
+
+def _beside(looks: Sequence[Mapping[str, float]], rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Each look with the losses of the last row before it: whether a loss says when to stop."""
+    joined = []
+    for look in looks:
+        row = next((row for row in reversed(rows) if row["step"] <= look["step"]), {})
+        joined.append({**look, **{name: row[name] for name in ("generator_loss", "critic_loss") if name in row}})
+    return joined
 
 
 def remark(fit: "GanFit") -> str | None:
@@ -98,6 +108,6 @@ def lines(found: dict[str, Any]) -> list[str]:
         said.append(f"{'held out':>10}  critic_loss {found['held_out']['critic_loss']:.3f}")
     for name in ("best", "last"):
         if name in found:
-            row = found[name]
-            said.append(f"{name:>10}  Fréchet distance {row['frechet_distance']:.2f} at step {row['step']:,}")
+            step, (what, distance) = found[name]["step"], list(found[name].items())[1]
+            said.append(f"{name:>10}  {what.replace('_', ' ')} {distance:.3g} at step {step:,}")
     return said + ([found["remark"]] if "remark" in found else [])

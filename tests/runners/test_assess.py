@@ -1,4 +1,5 @@
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ PICTURES = {"assessment_gaps.png", "assessment_codes.png"}
 def _few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runners.fit.REPORT", Refinement(steps=3))
     monkeypatch.setattr("guides.annealing.TUNING", 20)
-    monkeypatch.setattr("runners.metrics.classifier.LEAST_STEPS", 5)
+    monkeypatch.setattr(import_module("runners.metrics.classifier"), "LEAST_STEPS", 5)  # the function hides it
 
 
 @pytest.fixture
@@ -171,9 +172,14 @@ def test_all_parts_are_about_the_same_pixels(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Images, "gather", noted)
     settings = SMALL | {"images": 30, "temperatures": (2, 3)}
     for chains, seed in ((2, 0), (300, 1)):  # all images at once, or two of them
-        assess(fit, split="train", **settings | {"chains": chains, "seed": seed})
+        assess(
+            fit,
+            parts=["importance", "annealing", "codes"],
+            split="train",
+            **settings | {"chains": chains, "seed": seed},
+        )
     pixels = [x for x in seen if len(x)][1:]  # the first is asked for whether values are grey
-    assert len(pixels) > 20
+    assert len(pixels) > 10
     assert all(torch.equal(x, pixels[0]) for x in pixels)
 
 
@@ -225,8 +231,9 @@ def test_figures_of_another_fit_are_dropped(run: Path) -> None:
     assess(fit, parts=["importance"], **SMALL, out=run)
     assess(fit, parts=["codes"], **SMALL, out=run)
     assert {"importance", "codes"} <= json.loads((run / "assessment.json").read_text()).keys()
-    other = fit.swap(small.amortized(), train_model=False)
-    other.history.step = fit.history.step
+    other = svi.load(run)
+    with torch.no_grad():
+        next(other.guide.parameters()).add_(0.1)
     assess(other, parts=["gaps"], **SMALL, out=run)
     assert json.loads((run / "assessment.json").read_text()).keys() == {"data", "steps", "state", "gaps"}
 
@@ -378,7 +385,7 @@ def test_a_users_own_model_is_named_again(tmp_path: Path, capsys: pytest.Capture
         ("RUN --start encoder", "--start"),
         ("RUN --device tpu", "--device"),
         ("RUN --seed -1", "--seed"),
-        ("RUN BROKEN", "unrecognized"),
+        ("RUN BROKEN", "config.json"),
         ("BROKEN", "config.json"),
         ("RUN --model my.py:MyVAE", "--model: the model of"),
     ],

@@ -18,6 +18,7 @@ from runners.adversarial_step import AdversarialStep
 from runners.gan import main
 from runners.gan_fit import GanFit
 from runners.loop.history import History
+from runners.selection import Selection
 
 TINY = ["--networks", "mlp", "--latents", "3", "--batch", "16", "--steps", "6", "--pictures", "2", "--selection", "0"]
 
@@ -331,3 +332,22 @@ def test_bad_input_ends_in_one_line(
     options += [] if "--data" in line else data
     assert message in small.refused(main, capsys, *options)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("count", "distance"), [(150, "frechet_distance"), (50, "kernel_distance")])
+def test_the_generator_of_the_smallest_distance_is_kept(count: int, distance: str) -> None:
+    real = torch.randn(count, 64)
+    selection = Selection(lambda images: images, real)
+    generator = nn.Linear(1, 1)
+    assert (selection.step, selection.best) == (0, None)
+    for step, shift in ((10, 2.0), (20, 0.5), (30, 1.0)):
+        with torch.no_grad():
+            generator.weight.fill_(step)
+        selection.look(generator, torch.randn(count, 64) + shift, step=step)
+    assert selection.step == 20
+    assert selection.best["weight"].item() == 20
+    assert [row["step"] for row in selection.rows] == [10, 20, 30]
+    again = Selection(lambda images: images, real)
+    again.load_state_dict(selection.state_dict())
+    assert (again.step, again.rows) == (20, selection.rows)
+    assert selection.rows[1][distance] < selection.rows[2][distance] < selection.rows[0][distance]
