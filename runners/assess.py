@@ -228,8 +228,8 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
     place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
     every = []
     for folder, fit in [(folder, _loaded(folder, own, place)) for folder in folders]:  # before any work
-        print(f"{fit!r} ← {folder}", file=sys.stderr)
         every.append(assess(fit, out=folder, **(settings | options)))
+        print(f"{fit!r} ← {folder}", file=sys.stderr)
         print(every[-1])
         print(folder / "report.html")
     measured = [
