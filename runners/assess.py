@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
         type=given_path,
         nargs="*",
         metavar="RUN",
-        help="run folders of svi.py or gan.py, before the options (default: the newest of svi.py under runs/)",
+        help="run folders of svi.py or gan.py, before the options (default: the newest under runs/)",
     )
     add("--parts", nargs="+", choices=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     add("--split", choices=["test", "train"], help="which images (default: test)")
@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
     add("--quick", action="store_true", help="few images, samples and temperatures, to see that all is well")
     options = vars(parser.parse_args(argv))
     settings = QUICK if options.pop("quick", False) else {}
-    folders = options.pop("run", None) or [newest("svi") or _quick_run()]
+    folders = options.pop("run", None) or [newest("svi", "gan") or _quick_run()]
     own = {name: options.pop(name) for name in ("model", "guide") if name in options}
     place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
     every = []

@@ -178,7 +178,7 @@ def _with(found: Mixtures, made: MixtureFit, data: Tensor, *, floor: float) -> M
     return Mixtures((*found.runs, run), (*found.mixtures, made.mixture), (*found.points, x.cpu()))
 
 
-@command
+@command(resumes=False)
 def main(argv: Sequence[str] | None = None) -> Mixtures:
     """Run the command; returns the table."""
     given = vars(_parser().parse_args(argv))

@@ -257,10 +257,10 @@ def fresh(name: str) -> Path:
     return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
 
 
-def newest(name: str) -> Path | None:
-    """The run of this command under runs/ that was begun last."""
+def newest(*names: str) -> Path | None:
+    """The run of one of these commands under runs/ that was begun last."""
     configs = sorted(Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path.parent for path in configs if _command_of(path) == name), None)
+    return next((path.parent for path in configs if _command_of(path) in names), None)
 
 
 def _command_of(config: Path) -> str | None:
