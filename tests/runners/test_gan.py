@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import small
 import torch
 from torch import Tensor, nn
 
-from ppl_models import Batch, Critic, Generator, MLPDecoder, MLPEncoder, UsageError
+from ppl_models import Batch, Critic, DeepConvDecoder, Generator, MLPDecoder, MLPEncoder, UsageError
 from ppl_models.adversarial import NON_SATURATING, SATURATING, WASSERSTEIN
 from runners import figures, gan, gan_summary
 from runners.adversarial_step import AdversarialStep
@@ -180,6 +181,23 @@ def test_the_average_follows_the_generator() -> None:
     torch.testing.assert_close(dict(fit.average.module.named_parameters())[name].detach(), expected)
 
 
+def test_the_average_of_a_batch_norm_is_one_too() -> None:
+    """Its running statistics are averaged, and counts do not stop that."""
+    decoder = DeepConvDecoder(latents=3, shape=(1, 8, 8), channels=(4, 4), norm="batch")
+    _, critic = networks()
+    settings = {"steps": 5, "batch": 16, "average": 0.5, "progress": False}
+    fit = gan.fit(Generator(decoder), critic, small.data_set(), **settings)
+    own, averaged = (
+        {name: value for name, value in net.named_buffers() if name.endswith("running_mean")}
+        for net in (fit.generator, fit.average.module)
+    )
+    assert own.keys() == averaged.keys() != set()
+    assert all((averaged[name] != value).any() for name, value in own.items())
+    assert fit.samples(4).isfinite().all()
+    assert fit.generator.training
+    assert len(fit.interpolation(rows=2, steps=3).axes) == 1
+
+
 def test_held_out_loss_is_the_critics_on_images_it_was_not_trained_on() -> None:
     fit = fitted()
     with fit.aside():
@@ -287,7 +305,8 @@ def test_the_command(loss: str, data: list[str], tmp_path: Path, capsys: pytest.
 def test_a_cut_run_ends_as_an_uncut_one(
     data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    line = [*data, *TINY, "--loss", "wgan-gp", "--average", "0.9", "--augment", "cutout"]
+    monkeypatch.setattr(import_module("runners.metrics.classifier"), "LEAST_STEPS", 5)
+    line = [*data, *TINY, "--loss", "wgan-gp", "--average", "0.9", "--augment", "cutout", "--selection", "3"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main([*line, "--out", str(whole)])
     record = History.record
@@ -306,7 +325,9 @@ def test_a_cut_run_ends_as_an_uncut_one(
     main(["--resume", "--out", str(cut)])
     ours, theirs = weights(cut), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert torch.equal(gan.load(cut).samples(5, which="best"), gan.load(whole).samples(5, which="best"))
     first, second = (json.loads((folder / "result.json").read_text()) for folder in (whole, cut))
+    assert first["best"]["step"] in (2, 4, 6)
     assert first | {"seconds": 0} == second | {"seconds": 0}
 
 
