@@ -10,7 +10,8 @@ from guides.amortized import Amortized
 from guides.families import Diagonal
 from guides.sites import Params
 from ppl_models.batch import Batch, UsageError
-from ppl_models.nets import MLP, Activation, MLPEncoder
+from ppl_models.layers import Activation
+from ppl_models.nets import MLP, MLPEncoder
 
 __all__ = ["AmortizedLadder"]
 

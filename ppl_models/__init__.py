@@ -18,6 +18,7 @@ from ppl_models.batch import Batch, UsageError
 from ppl_models.cvae import CVAE
 from ppl_models.gan import Critic, Generator
 from ppl_models.ladder import Ladder
+from ppl_models.layers import dcgan_, glorot_
 from ppl_models.likelihoods import Bernoulli, Gaussian
 from ppl_models.nets import (
     MLP,
@@ -27,8 +28,6 @@ from ppl_models.nets import (
     DeepConvEncoder,
     MLPDecoder,
     MLPEncoder,
-    dcgan_,
-    glorot_,
 )
 from ppl_models.paths import variance_preserving
 from ppl_models.ppca import PPCA

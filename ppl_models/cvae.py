@@ -4,7 +4,8 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppl_models.batch import UsageError
-from ppl_models.nets import ConvDecoder, join_labels
+from ppl_models.layers import join_labels
+from ppl_models.nets import ConvDecoder
 from ppl_models.vae import VAE
 
 __all__ = ["CVAE"]

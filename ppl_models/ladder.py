@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch, UsageError
+from ppl_models.layers import Activation
 from ppl_models.likelihoods import Bernoulli
-from ppl_models.nets import MLP, Activation, MLPDecoder
+from ppl_models.nets import MLP, MLPDecoder
 
 __all__ = ["Ladder"]
 

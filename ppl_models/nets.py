@@ -6,123 +6,23 @@ label beside the image, as a one-hot code; one without does not look at it.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import UsageError
+from ppl_models.layers import Activation, Norm, activation_of, dense, join_labels, normalized, over_leading
 
 __all__ = [
     "MLP",
-    "Activation",
     "ConvDecoder",
     "ConvEncoder",
     "DeepConvDecoder",
     "DeepConvEncoder",
     "MLPDecoder",
     "MLPEncoder",
-    "Norm",
-    "dcgan_",
-    "glorot_",
-    "join_labels",
-    "one_hot",
-    "over_leading",
 ]
-
-Activation = Literal["relu", "tanh", "leaky-relu"]
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": partial(nn.ReLU, inplace=True),
-    "tanh": nn.Tanh,
-    "leaky-relu": partial(nn.LeakyReLU, 0.2, inplace=True),
-}
-Norm = Literal["none", "batch"]
-
-
-def glorot_(module: nn.Module) -> nn.Module:
-    """Start a module's weights Glorot-uniform and its biases at zero, as the courses' TensorFlow layers do.
-
-    Glorot and Bengio 2010. On MNIST the convolutional pair was 2.5 nats better off after 10 000 steps than from
-    torch's own start; with free parameters the decoder was 4 nats worse off after 3300.
-
-    Returns:
-        The module, changed in place.
-    """
-    for layer in module.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return module
-
-
-def dcgan_(module: nn.Module) -> nn.Module:
-    """Start weights at N(0, 0.02²), those of batch norm at N(1, 0.02²), and biases at zero, as in DCGAN.
-
-    Radford, Metz and Chintala 2016, arXiv:1511.06434.
-
-    Returns:
-        The module, changed in place.
-    """
-    for layer in module.modules():
-        norm = isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))
-        if norm or isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(layer.weight, float(norm), 0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return module
-
-
-def over_leading(net: Callable[[Tensor], Tensor], x: Tensor, *, event_dim: int) -> Tensor:
-    """Apply a network that wants one batch dimension to `x` of shape `(*leading, *event)`."""
-    leading = x.shape[: x.dim() - event_dim]
-    if len(leading) == 1:
-        return net(x)
-    out = net(x.reshape(-1, *x.shape[len(leading) :]))
-    return out.reshape(*leading, *out.shape[1:])
-
-
-def one_hot(y: Tensor, classes: int, like: Tensor) -> Tensor:
-    """Labels as one-hot codes, `(*) → (*, classes)`, in the dtype of `like`; nothing is read on the host.
-
-    A label outside 0, …, classes - 1 becomes NaN, which stops a run, where zeros would train in silence.
-    """
-    hot = y.unsqueeze(-1) == torch.arange(classes, device=y.device)
-    return hot.to(like.dtype) / hot.any(-1, keepdim=True)
-
-
-def join_labels(x: Tensor, y: Tensor | None, classes: int, *, dim: int = -1) -> Tensor:
-    """Join the one-hot codes of labels to `x` along `dim`; with 0 classes, `x` itself.
-
-    Args:
-        x: `(*leading, *event)`, the event beginning at `dim`.
-        y: Labels, integers of a shape that broadcasts against `leading`.
-        classes: How many labels there are.
-        dim: Where they go, from the end: -1 for vectors, -3 for images, which get a constant plane per class.
-
-    Returns:
-        A tensor of the broadcast shape, `classes` longer along `dim`.
-
-    Raises:
-        UsageError: There are no labels, or they are not integers, or their shape does not fit.
-    """
-    if not classes:
-        return x
-    if y is None:
-        raise UsageError(f"the batch has no labels y, expected them: {classes} classes are read")
-    if y.is_floating_point():
-        raise UsageError(f"labels y of {y.dtype}, expected integers from 0 to {classes - 1}")
-    leading, after = x.shape[: x.dim() + dim], x.shape[x.dim() + dim + 1 :]
-    try:
-        leading = torch.broadcast_shapes(leading, y.shape)
-    except RuntimeError as error:
-        raise UsageError(f"labels y of shape {tuple(y.shape)}, expected one per datum, {tuple(leading)}") from error
-    labels = one_hot(y, classes, x)
-    labels = labels.view(*labels.shape, *[1] * len(after)).expand(*leading, classes, *after)
-    return torch.cat([x.expand(*leading, *x.shape[dim:]), labels], dim)
 
 
 class MLP(nn.Sequential):
@@ -133,7 +33,7 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, widths: Sequence[int], *, activation: Activation = "relu") -> None:
-        super().__init__(*_dense(widths, activation)[:-1])
+        super().__init__(*dense(widths, activation)[:-1])
         self.widths, self.activation = tuple(widths), activation
 
 
@@ -152,7 +52,7 @@ class MLPEncoder(nn.Module):
         self.shape, self.hidden, self.activation, self.classes = tuple(shape), tuple(hidden), activation, classes
         self.features = self.hidden[-1]
         widths = [math.prod(self.shape) + classes, *self.hidden]
-        self.body = nn.Sequential(MLP(widths, activation=activation), _activation(activation))
+        self.body = nn.Sequential(MLP(widths, activation=activation), activation_of(activation))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.body(join_labels(x.flatten(-len(self.shape)), y, self.classes))
@@ -271,10 +171,10 @@ class DeepConvEncoder(nn.Module):
         self.activation, self.norm = activation, norm
         sides = _halved("DeepConvEncoder", self.shape, times=len(self.channels))
         first, *others = pairwise([self.shape[0] + classes, *self.channels])
-        layers = [nn.Conv2d(*first, 4, stride=2, padding=1), _activation(activation)]
+        layers = [nn.Conv2d(*first, 4, stride=2, padding=1), activation_of(activation)]
         for into, out in others:
             layers.append(nn.Conv2d(into, out, 4, stride=2, padding=1, bias=norm == "none"))
-            layers += [*_normalized(norm, out), _activation(activation)]
+            layers += [*normalized(norm, out), activation_of(activation)]
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.features = self.channels[-1] * math.prod(sides)
 
@@ -316,41 +216,19 @@ class DeepConvDecoder(nn.Module):
         self.height, self.width = _halved("DeepConvDecoder", self.shape, times=len(self.channels))
         plain, widths = norm == "none", [latents, *self.hidden]
         smallest = nn.Linear(widths[-1], self.channels[0] * self.height * self.width, bias=plain)
-        dense = [*_dense(widths, activation), smallest]
-        after = [*_normalized(norm, self.channels[0]), _activation(activation)]
+        before = [*dense(widths, activation), smallest]
+        after = [*normalized(norm, self.channels[0]), activation_of(activation)]
         layers: list[nn.Module] = []
         for into, out in pairwise(self.channels):
             layers.append(nn.ConvTranspose2d(into, out, 4, stride=2, padding=1, bias=plain))
-            layers += [*_normalized(norm, out), _activation(activation)]
+            layers += [*normalized(norm, out), activation_of(activation)]
         layers.append(nn.ConvTranspose2d(self.channels[-1], self.shape[0], 4, stride=2, padding=1))
         # A norm per channel has to see images; without one the activation comes before, as checkpoints have it.
-        self.dense = nn.Sequential(*dense, *(after if plain else []))
+        self.dense = nn.Sequential(*before, *(after if plain else []))
         self.body = nn.Sequential(*([] if plain else after), *layers)
 
     def forward(self, z: Tensor) -> Tensor:
         return over_leading(self.body, _as_images(self.dense(z), self.height, self.width), event_dim=3)
-
-
-def _activation(name: str) -> nn.Module:
-    """A new layer, of an activation's name."""
-    if name not in ACTIVATIONS:
-        raise UsageError(f"activation: found {name!r}, expected {' or '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]()
-
-
-def _normalized(norm: str, channels: int) -> list[nn.Module]:
-    """What comes between a convolution and its activation."""
-    if norm not in ("none", "batch"):
-        raise UsageError(f"norm: found {norm!r}, expected none or batch")
-    return [nn.BatchNorm2d(channels)] if norm == "batch" else []
-
-
-def _dense(widths: Sequence[int], activation: str) -> list[nn.Module]:
-    """Linear layers, an activation after each."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(widths):
-        layers += [nn.Linear(fan_in, fan_out), _activation(activation)]
-    return layers
 
 
 def _halved(name: str, shape: Sequence[int], *, times: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from ppl_models import (
     dcgan_,
     glorot_,
 )
-from ppl_models.nets import join_labels, one_hot
+from ppl_models.layers import join_labels, one_hot
 from runners.blueprint import describe, rebuild
 
 ENCODERS = {
