@@ -32,7 +32,7 @@ from runners.loop.checkpoint import digest
 from runners.loop.command import Parser, command, given_path, natural, newest, positive
 from runners.loop.folder import RunFolder
 from runners.metrics.measures import table
-from runners.sample_quality import sample_quality, several
+from runners.sample_quality import over_seeds, sample_quality, several
 from runners.summary import GREY, is_grey
 
 __all__ = ["PARTS", "Assessment", "assess", "main"]
@@ -226,17 +226,21 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
     folders = options.pop("run", None) or [newest("svi", "gan") or _quick_run()]
     own = {name: options.pop(name) for name in ("model", "guide") if name in options}
     place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
+    fits = [_loaded(folder, own, place) for folder in folders]  # before any work
     every = []
-    for folder, fit in [(folder, _loaded(folder, own, place)) for folder in folders]:  # before any work
+    for folder, fit in zip(folders, fits, strict=True):
         every.append(assess(fit, out=folder, **(settings | options)))
         print(f"{fit!r} ← {folder}", file=sys.stderr)
         print(every[-1])
         print(folder / "report.html")
-    measured = [
-        (folder.name, found["samples"]) for folder, found in zip(folders, every, strict=True) if "samples" in found
+    seen = [
+        (folder.name, fit, found["samples"])
+        for folder, fit, found in zip(folders, fits, every, strict=True)
+        if "images" in found.get("samples", {})
     ]
-    if len(measured) > 1:
-        print("", *table(several(measured)), sep="\n")
+    if len(seen) > 1:
+        named = several([(name, figures) for name, _, figures in seen])
+        print("", *table(named + over_seeds([(fit, figures) for _, fit, figures in seen])), sep="\n")
     return every[0] if len(every) == 1 else every
 
 

@@ -1,15 +1,19 @@
 """How good the samples of a fit are, whatever kind it is: figures as in assessment.json, and lines to print."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from runners.blueprint import describe
 from runners.fit import Fit
 from runners.gan_fit import GanFit
 from runners.metrics.classifier import classifier
 from runners.metrics.measures import COLUMNS, cell, measure
 
-__all__ = ["rows", "sample_quality", "several"]
+__all__ = ["over_seeds", "rows", "sample_quality", "several"]
 
 REPORTING = 0
 """The seed of the classifier that reports; what chooses the best of a run's generators is another one."""
@@ -52,6 +56,23 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     if "classes" in found:
         shares = [f"{count / found['images']:.1%}" for count in found["classes"]]
         said.append(("classes", f"{found['classes_percent']} above 1 %", " ".join(shares)))
+    return said
+
+
+def over_seeds(every: Sequence[tuple[Fit | GanFit, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Means over fits that differ in their seed alone, by a name; `_se` is the standard deviation over seeds there."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for fit, found in every:
+        made = fit.pieces | {name: value for name, value in fit.settings.items() if name != "seed"}
+        alike = json.dumps({name: describe(value) for name, value in made.items()}, sort_keys=True)
+        groups.setdefault(alike, []).append(found)
+    said = []
+    for group in (group for group in groups.values() if len(group) > 1):
+        figures = dict(group[0])
+        for column in (name for name in COLUMNS if figures.get(name) is not None):
+            values = torch.tensor([found[column] for found in group], dtype=torch.float64)
+            figures |= {column: float(values.mean()), f"{column}_se": float(values.std())}
+        said.append((f"mean ± standard deviation of {len(group)} seeds", figures))
     return said
 
 
