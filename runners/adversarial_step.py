@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from ppl_models import Batch
+from ppl_models import Batch, UsageError
 from ppl_models.adversarial import AdversarialLoss, interpolates, r1_penalty, slopes
 from ppl_models.augmentation import augmented
 
@@ -59,6 +59,10 @@ class AdversarialStep:
         self.penalty, self.r1, self.augment, self.autocast = penalty, r1, tuple(augment), autocast
         # Batch norm would mix the statistics of real and generated images where both are in one pass.
         self.apart = any(isinstance(module, _BatchNorm) for module in critic.modules())
+        if self.apart and (penalty or r1):
+            raise UsageError(
+                "a critic with batch norm: images' slopes depend on each other, expected no penalty on them"
+            )
 
     def before(self, step: int, steps: int) -> None:
         """Nothing: no schedule is filled in."""

@@ -126,7 +126,8 @@ def assess(
     for part in parts or (["samples"] if adversarial else PARTS):
         if adversarial and part != "samples":
             raise UsageError(f"{part}: a GAN has no density and no guide, expected samples")
-        chosen = settled(pool.first(min(images or PARTS[part], len(pool))))
+        room = len(pool) // 2 if (part, split) == ("samples", "train") else len(pool)  # the other half is beside it
+        chosen = settled(pool.first(min(images or PARTS[part], room)))
         started = time.monotonic()
         try:
             with torch.autocast(fit.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -233,11 +234,9 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
         print(f"{fit!r} ← {folder}", file=sys.stderr)
         print(every[-1])
         print(folder / "report.html")
-    seen = [
-        (folder.name, fit, found["samples"])
-        for folder, fit, found in zip(folders, fits, every, strict=True)
-        if "images" in found.get("samples", {})
-    ]
+    asked = "samples" in (options.get("parts") or PARTS)
+    figures = [found.get("samples", {}) if asked else {} for found in every]
+    seen = [(folder.name, fit, one) for folder, fit, one in zip(folders, fits, figures, strict=True) if "images" in one]
     if len(seen) > 1:
         named = several([(name, figures) for name, _, figures in seen])
         print("", *table(named + over_seeds([(fit, figures) for _, fit, figures in seen])), sep="\n")

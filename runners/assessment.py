@@ -177,7 +177,8 @@ def lines(assessment: dict[str, Any]) -> list[str]:
         if "refused" in found:
             said.append(f"{part}: {found['refused']}")
         elif found:
-            about = f"the first {found['images']:,} {found['split']} images, {found['dtype']}"
+            first = "" if part == "samples" else "the first "
+            about = f"{first}{found['images']:,} {found['split']} images, {found['dtype']}"
             said.append(f"{part}: {about}, {found['seconds']:,.0f} s")
             said += [f"    {what:32}{value:>18}  {how}".rstrip() for what, value, how in rows_of(found)]
             said += [found["remark"]] if "remark" in found else []

@@ -75,6 +75,8 @@ def load(
     """
     run, origin = RunFolder(Path(folder)), None
     config = run.read_json("config.json")
+    if not isinstance(config, dict) or config.get("command", "gan") != "gan":
+        raise UsageError(f"{run.path}: not a run of gan.py")
     try:
         if data is None:
             data, origin = data_again(config, data_root=data_root)
@@ -116,10 +118,12 @@ def build(options: Options, folder: RunFolder) -> GanFit:
     """The fit that options describe, not yet run."""
     data, device = data_of(options), device_of(options["device"])
     generator, critic = networks_of(options, data)
-    steps, every = length_of(options, data)
+    settings = settings_of(options)
+    # An epoch is all images once: a step takes a batch for each update of the critic.
+    steps, every = length_of(options | {"batch": options["batch"] * settings["critic_steps"]}, data)
     chooses = _selecting(data, folder, device=device) if options["selection"] else None
     origin = origin_of(options, data, command="gan")
-    made = settings_of(options) | {"steps": steps, "every": every, "classifier": chooses, "device": device}
+    made = settings | {"steps": steps, "every": every, "classifier": chooses, "device": device}
     return GanFit(generator, critic, data, **made, out=folder.path, origin=origin)
 
 

@@ -48,6 +48,10 @@ HELD_OUT = 1000
 LOOKED_AT = 2000
 """Images by which a generator is judged during training."""
 
+CHOOSING = 2**32 - 1
+"""The seed of the latents by which the best generator is chosen, far from those that reports use; torch's generator on
+the CPU takes 32 bits."""
+
 SAMPLED = 500
 """Images generated at a time."""
 
@@ -120,6 +124,8 @@ class GanFit(Run):
         self.generator, self.critic, self.loss = placed(generator, device), placed(critic, device), loss
         if critic_steps < 1 or generator_steps < 1:
             raise UsageError(f"found {critic_steps} critic and {generator_steps} generator steps, expected 1 or more")
+        if batch < 2:
+            raise UsageError(f"batch: found {batch}, expected 2 or more, since one image has no variety")
         if selection and classifier is None:
             raise UsageError("selection: the best generator is chosen by a classifier's features, expected classifier=")
         self.average = None
@@ -130,7 +136,9 @@ class GanFit(Run):
         if selection:
             held = _held_out(data).first(min(LOOKED_AT, len(_held_out(data))))
             network = classifier.network.to(device)
-            self.selection = Selection(network.features, network.features(next(held.in_order(len(held))).x))
+            about = {name: value for name, value in classifier._asdict().items() if name != "network"}
+            real = network.features(next(held.in_order(len(held))).x)
+            self.selection = Selection(network.features, real, about=about)
         optimizers = {
             "critic_optimizer": critic_optimizer(self.critic.parameters()),
             "generator_optimizer": generator_optimizer(self.generator.parameters()),
@@ -191,6 +199,10 @@ class GanFit(Run):
         """What has gone wrong, in one line with its number."""
         return gan_summary.remark(self)
 
+    def result(self) -> dict[str, Any]:
+        """The final figures, as in result.json."""
+        return gan_summary.result(self)
+
     def report(self) -> dict[str, Any]:
         """Write result.json, the pictures and report.html into the run folder; returns the final figures.
 
@@ -236,31 +248,35 @@ class GanFit(Run):
             return torch.cat([generator(part) for part in z.split(SAMPLED)])
 
     def trained(self, which: Literal["last", "average", "best"] | None = None) -> nn.Module:
-        """The generator in eval mode: as it is, its average, or the best that was seen, as for `samples`."""
-        if which == "best":
-            if self.selection is None or self.selection.best is None:
-                raise UsageError("best: no generator was selected in this run; give it selection= looks")
-            made = copy.deepcopy(self.generator)
-            made.load_state_dict(self.selection.best)
-        elif which == "average" and self.average is None:
+        """A copy of the generator in eval mode: as it is, its average, or the best that was seen, as for `samples`."""
+        if which == "average" and self.average is None:
             raise UsageError("average: this run keeps none; give it average=, such as 0.999")
-        else:
-            made = self.generator if which == "last" or self.average is None else self.average.module
-        return made.eval() if made is not self.generator else made
+        if which == "best" and (self.selection is None or self.selection.best is None):
+            raise UsageError("best: no generator was selected in this run; give it selection= looks")
+        averaged = which in ("average", None) and self.average is not None
+        made = copy.deepcopy(self.average.module if averaged else self.generator).eval()
+        if which == "best":
+            made.load_state_dict(self.selection.best)
+        return made
 
     def measured(self) -> dict[str, float]:
-        """The critic's loss on images that it was not trained on; near that of training where it does not overfit."""
+        """The critic's loss on images that it was not trained on; near that of training where it does not overfit.
+
+        By copies in training mode, whose batch norms see what they see in training: so the two losses are comparable.
+        """
         held = _held_out(self.data)
         held = held.first(min(HELD_OUT, len(held)))
+        generator, critic = (copy.deepcopy(net).train() for net in (self.generator, self.critic))
         with self.aside():
             batch = next(held.in_order(len(held)))
-            made = self.generator(torch.randn(len(held), self.generator.latents, device=self.device))
-            return {"held_out": float(_loss(self.loss).critic(*(self.critic(2 * x - 1) for x in (batch.x, made))))}
+            made = generator(torch.randn(len(held), generator.latents, device=self.device))
+            scores = [critic(self._step.seen(x)) for x in (batch.x, made)]
+            return {"held_out": float(_loss(self.loss).critic(*scores))}
 
     def after(self, step: int) -> None:
         """A look for the best generator, and a picture, where they are due."""
         if self.selection is not None and self.due(step, self.settings["selection"]):
-            self.selection.look(self.trained(), self.samples(len(self.selection.real)), step=step)
+            self.selection.look(self.trained(), self.samples(len(self.selection.real), seed=CHOOSING), step=step)
         super().after(step)
 
     def draw(self, step: int) -> None:

@@ -112,6 +112,7 @@ QUICK: Options = {"steps": 300, "pictures": 2, "selection": 0}
 
 NETWORKS = ("conv", "mlp", "mixed", "deep")
 LOSSES = ("gan", "saturating", "wgan-gp", "least-squares", "hinge")
+LABELLED = ("gan", "saturating")
 
 
 def parser(page: str | None) -> Parser:
@@ -158,10 +159,10 @@ def check_options(given: Options, options: Options) -> None:
     Raises:
         UsageError: There is one.
     """
-    if "fuzz" in given and options["loss"] not in ("gan", "saturating"):
+    if given.get("fuzz") and options["loss"] not in LABELLED:
         raise UsageError(f"--fuzz: {options['loss']} has no labels, expected --loss gan or saturating")
-    if options["networks"] == "deep" and (options["penalty"] or options["loss"] == "wgan-gp"):
-        raise UsageError("--networks deep: batch norm makes images' slopes depend on each other; no gradient penalty")
+    if options["networks"] == "deep" and (options["penalty"] or options["r1"] or options["loss"] == "wgan-gp"):
+        raise UsageError("--networks deep: batch norm makes images' slopes depend on each other; no penalty on them")
 
 
 def networks_of(options: Options, data: DataSet) -> tuple[Generator, Critic]:
@@ -171,6 +172,13 @@ def networks_of(options: Options, data: DataSet) -> tuple[Generator, Critic]:
         UsageError: They are not for images of this size.
     """
     shape, latents = data.shape, options["latents"]
+    if options["networks"] in ("deep", "mixed") and (shape[1] % 4 or shape[2] % 4):
+        raise UsageError(f"--networks {options['networks']}: images of {shape[1]}×{shape[2]}, expected multiples of 4")
+    if options["networks"] == "deep" and (shape[1] % 16 or shape[2] % 16):
+        raise UsageError(
+            f"--networks deep: images of {shape[1]}×{shape[2]}, expected sides that are multiples of 16, as the 64×64 "
+            "of --data FOLDER"
+        )
     leaky: dict[str, Any] = {"activation": "leaky-relu"}
     with forked(options["seed"], torch.device("cpu")):
         match options["networks"]:
@@ -196,6 +204,8 @@ def settings_of(options: Options) -> dict[str, Any]:
     own = OTHERWISE | BY_LOSS.get(options["loss"], {})
     chosen = options | {name: value for name, value in own.items() if options[name] is None}
     same = ("critic_steps", "generator_steps", "penalty", "r1", "fuzz", "augment", "average", "batch", "precision")
+    if options["loss"] not in LABELLED:
+        chosen["fuzz"] = 0.0  # a preset's
     return {
         "loss": "wasserstein" if options["loss"] == "wgan-gp" else options["loss"],
         "critic_optimizer": _adam(chosen["critic_lr"], chosen["critic_betas"]),

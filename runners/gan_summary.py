@@ -32,6 +32,7 @@ def result(fit: "GanFit") -> dict[str, Any]:
     if fit.history.rows:
         found["held_out"] = {"critic_loss": fit.history.rows[-1]["held_out"]}
     if fit.selection is not None and fit.selection.rows:
+        found["chosen_by"] = fit.selection.about | {"images": "valid" if fit.data.valid is not None else "test"}
         found["best"] = next(row for row in fit.selection.rows if row["step"] == fit.selection.step)
         found["last"] = fit.selection.rows[-1]
     said = remark(fit)
@@ -88,7 +89,9 @@ def remark(fit: "GanFit") -> str | None:
             f"the generator's images are nearly all alike: they have {row['diversity']:.2f} of the data's variance, "
             "expected about 1; train it more slowly, or the critic more"
         )
-    if row.get("slope", 1.0) > 2 or row.get("slope", 1.0) < 0.25:
+    if fit.loss == "wasserstein" and "slope" not in row:
+        return "a Wasserstein critic without a penalty: nothing bounds its slope, so its values mean nothing"
+    if not 0.5 <= row.get("slope", 1.0) <= 1.5:
         return (
             f"the critic's mean slope is {row['slope']:.2f}, expected near 1: the penalty, {row['penalty']:.2f}, does "
             "not hold it"
@@ -96,7 +99,15 @@ def remark(fit: "GanFit") -> str | None:
     if fit.fooled and row["critic_loss"] < 0.03 * fit.fooled:
         return (
             f"the critic tells all images apart: its loss is {row['critic_loss']:.3f}, {fit.fooled:.2f} where it is "
-            f"fooled, and the generator's {row['generator_loss']:.2f}; train it more slowly, or with --fuzz"
+            f"fooled, and the generator's {row['generator_loss']:.2f}; train it more slowly"
+            + (", or with --fuzz" if fit.loss in TWO_FORMS and not fit.settings["fuzz"] else "")
+        )
+    late = fit.history.rows[-5:]
+    train, held = (sum(row[name] for row in late) / len(late) for name in ("critic_loss", "held_out"))
+    if len(late) == 5 and fit.fooled and held - train > 0.5 * fit.fooled:
+        return (
+            f"the critic knows its images by heart: its loss on held-out ones is {held:.2f}, on those of training "
+            f"{train:.2f}; more data, or --augment"
         )
     return None
 
@@ -108,6 +119,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         said.append(f"{'held out':>10}  critic_loss {found['held_out']['critic_loss']:.3f}")
     for name in ("best", "last"):
         if name in found:
-            step, (what, distance) = found[name]["step"], list(found[name].items())[1]
+            what = next(key for key in found[name] if key != "step")
+            distance, step = found[name][what], found[name]["step"]
             said.append(f"{name:>10}  {what.replace('_', ' ')} {distance:.3g} at step {step:,}")
     return said + ([found["remark"]] if "remark" in found else [])

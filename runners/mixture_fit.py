@@ -47,7 +47,7 @@ class MixtureFit:
         mixture: The mixture.
         loss: What they minimised.
         seed: Of the networks and all noise.
-        generator: From latents to points, scaled to [0, 1].
+        generator: From latents to points x, as (x / scale + 1) / 2.
         critic: From scaled points to scores.
         history: Rows of training figures, and the seconds.
         stopped: The signal that ended it early, or `None`.
@@ -113,7 +113,7 @@ def fit(
 
     Args:
         mixture: The mixture.
-        loss: A name in `gan_fit.LOSSES`, or `"wgan-gp"`.
+        loss: A name in `BY_NAME`.
         steps: Steps, each of `critic_steps` critic updates and one of the generator.
         batch: Real and generated points of an update.
         critic_steps: By default 1, for `"wgan-gp"` 5.
@@ -152,7 +152,7 @@ def fit(
 
 
 def _stream(mixture: Mixture, batch: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Endless fresh points, scaled to [0, 1] as the step expects."""
+    """Endless fresh points, as (x / scale + 1) / 2: what the step then hands on is x / scale."""
     index = torch.arange(batch, device=generator.device)
     while True:
         yield Batch((mixture.sample(batch, generator) / mixture.scale + 1) / 2, None, index)

@@ -49,8 +49,8 @@ class Run:
         data: The data set, on `device`.
         parts: What else a checkpoint holds, optimisers above all, by the names that it calls them.
         frozen: Pieces that stay in eval mode.
-        settings: Everything else that a run folder needs to make it again, `steps`, `batch`, `every`, `pictures` and
-            `seed` among it.
+        settings: Everything else that a run folder needs to make it again, `steps`, `batch`, `every`, `precision`,
+            `pictures` and `seed` among it.
         device: Where all that is.
         out: The run folder to write.
         origin: What to add to config.json.
@@ -158,7 +158,7 @@ class Run:
 
     def due(self, step: int, times: int) -> bool:
         """Whether something that is to be done so many times in a run is to be done after a step."""
-        return step % max(self.settings["steps"] // times, 1) == 0
+        return step % max(self.settings["steps"] // times, 1) == 0 or step == self.settings["steps"]
 
     def draw(self, step: int) -> None:
         """Draw a picture of where the run stands into its folder."""

@@ -34,10 +34,15 @@ def sample_quality(
     Returns:
         What `measure` does; of a GAN whose best generator was kept, the same of that under `best`, with its `step`.
     """
-    trained = classifier(fit.data, seed=REPORTING, folder=classifiers, device=fit.device, progress=fit.progress)
+    with torch.autocast(fit.device.type, enabled=False):  # whatever the samples are made in
+        trained = classifier(fit.data, seed=REPORTING, folder=classifiers, device=fit.device, progress=fit.progress)
 
     def measured(**which: Any) -> dict[str, Any]:
-        return measure(fit.samples(images, seed=seed, **which), fit.data, trained, split=split, seed=seed)
+        drawn = fit.samples(images, seed=seed, **which)
+        if isinstance(fit, GanFit) and fit.data.binarize != "none":
+            drawn = (drawn > 0.5).to(drawn.dtype)  # a generator's pixels are grey, the data's and a VAE's are not
+        with torch.autocast(fit.device.type, enabled=False):
+            return measure(drawn, fit.data, trained, split=split, seed=seed)
 
     found = measured()
     if isinstance(fit, GanFit) and fit.selection is not None and fit.selection.best is not None:

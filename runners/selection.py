@@ -18,6 +18,7 @@ class Selection:
     Args:
         features: From images to `(N, d)`.
         real: Features of real images, `(N, d)`.
+        about: What is known of the classifier that they are of, its `hash` above all.
 
     Attributes:
         distance: Which one: the Fréchet distance or, of images too few for that, the kernel distance.
@@ -25,8 +26,10 @@ class Selection:
         best: The generator's state at the smallest, and `None` before the first look.
     """
 
-    def __init__(self, features: Callable[[Tensor], Tensor], real: Tensor) -> None:
-        self.features, self.real = features, real
+    def __init__(
+        self, features: Callable[[Tensor], Tensor], real: Tensor, *, about: dict[str, Any] | None = None
+    ) -> None:
+        self.features, self.real, self.about = features, real, dict(about or {})
         self.distance = "frechet_distance" if len(real) >= 2 * real.shape[1] else "kernel_distance"
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
@@ -48,7 +51,9 @@ class Selection:
         return int(min(self.rows, key=lambda row: row[self.distance])["step"]) if self.rows else 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "best": self.best}
+        return {"rows": self.rows, "best": self.best, "about": self.about}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["about"] != self.about:  # distances in other features do not compare
+            raise ValueError(f"chosen so far by the classifier {state['about']}, found {self.about}")
         self.rows, self.best = state["rows"], state["best"]

@@ -172,7 +172,7 @@ def options_of(
         config = folder.read_json("config.json")
         saved = config.get("options") if isinstance(config, dict) else None
         if not isinstance(saved, dict):
-            raise UsageError(f"{folder.path}: was not made by a command; in Python, svi.load goes on with it")
+            raise UsageError(f"{folder.path}: was not made by a command; in Python, load goes on with it")
         if config.get("command") != name:
             raise UsageError(f"{folder.path}: was made by {config.get('command')}.py, which resumes it")
         for option, value in given.items():

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +16,13 @@ from torch import Tensor, nn
 
 from ppl_models import Batch, Critic, DeepConvDecoder, Generator, MLPDecoder, MLPEncoder, UsageError
 from ppl_models.adversarial import NON_SATURATING, SATURATING, WASSERSTEIN
-from runners import figures, gan, gan_summary
+from runners import figures, gan, gan_options, gan_summary
 from runners.adversarial_step import AdversarialStep
 from runners.gan import main
 from runners.gan_fit import GanFit
+from runners.loop.folder import RunFolder
 from runners.loop.history import History
+from runners.metrics.classifier import Trained
 from runners.selection import Selection
 
 TINY = ["--networks", "mlp", "--latents", "3", "--batch", "16", "--steps", "6", "--pictures", "2", "--selection", "0"]
@@ -40,8 +44,10 @@ def step_of(generator: nn.Module, critic: nn.Module, loss: object = NON_SATURATI
     )
 
 
-def by_hand(generator: nn.Module, critic: nn.Module, batches: list[Batch], *, loss: str, generator_steps: int) -> None:
-    """The same updates as papers write them, each term with a backward pass of its own."""
+def by_hand(
+    generator: nn.Module, critic: nn.Module, batches: list[Batch], *, loss: str, generator_steps: int
+) -> dict[str, Tensor]:
+    """The same updates as papers write them, each term with a backward pass of its own; what the last ones found."""
     critic_adam = torch.optim.Adam(critic.parameters(), lr=1e-2, betas=(0.5, 0.9))
     generator_adam = torch.optim.Adam(generator.parameters(), lr=1e-2, betas=(0.5, 0.9))
     for real in batches:
@@ -49,17 +55,24 @@ def by_hand(generator: nn.Module, critic: nn.Module, batches: list[Batch], *, lo
         critic_adam.zero_grad()
         x, made = 2 * real.x - 1, 2 * fake - 1
         if loss == "wasserstein":
-            (-critic(x).mean()).backward()
-            critic(made).mean().backward()
+            terms = -critic(x).mean(), critic(made).mean()
+            for term in terms:
+                term.backward()
             u = torch.rand(len(x), 1, 1, 1, dtype=torch.float64)
             between = (u * made + (1 - u) * x).requires_grad_()
             (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
             norm = (slope.pow(2).sum((1, 2, 3)) + 1e-5).sqrt()
-            (10 * ((norm - 1) ** 2).mean()).backward()
+            penalty = ((norm - 1) ** 2).mean()
+            (10 * penalty).backward()
+            found = {"slope": norm.mean(), "penalty": penalty}
         else:
-            (-0.5 * critic(x).sigmoid().log().mean()).backward()
-            (-0.5 * (1 - critic(made).sigmoid()).log().mean()).backward()
+            terms = -0.5 * critic(x).sigmoid().log().mean(), -0.5 * (1 - critic(made).sigmoid()).log().mean()
+            for term in terms:
+                term.backward()
+            found = {}
         critic_adam.step()
+    spread = [(images - images.mean(0)).square().sum() for images in (fake, real.x)]
+    found |= {"critic_loss": sum(terms), "diversity": spread[0] / spread[1]}
     for _ in range(generator_steps):
         generator_adam.zero_grad()
         score = critic(2 * generator(torch.randn(len(batches[0].x), 3, dtype=torch.float64)) - 1)
@@ -70,6 +83,7 @@ def by_hand(generator: nn.Module, critic: nn.Module, batches: list[Batch], *, lo
         else:
             (-score.mean()).backward()
         generator_adam.step()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -89,12 +103,13 @@ def test_a_step_is_the_updates_of_the_papers(loss: str, critic_steps: int, gener
     torch.manual_seed(5)
     logged = step(*batches)
     torch.manual_seed(5)
-    by_hand(*theirs, batches, loss=loss, generator_steps=generator_steps)
+    found = by_hand(*theirs, batches, loss=loss, generator_steps=generator_steps)
     for net, other in zip(ours, theirs, strict=True):
         for (name, value), expected in zip(net.named_parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(value, expected, msg=name)
-    assert {"critic_loss", "generator_loss", "diversity"} <= logged.keys()
-    assert ("slope" in logged) == (loss == "wasserstein")
+    assert logged.keys() == found.keys() | {"generator_loss"}
+    for name, value in found.items():
+        torch.testing.assert_close(logged[name].detach(), value.detach(), msg=name)
 
 
 @pytest.mark.parametrize(("critic_steps", "generator_steps"), [(5, 1), (1, 10)])
@@ -134,8 +149,12 @@ def test_real_and_generated_images_do_not_share_a_batch_norm() -> None:
 
     generator, _ = networks()
     critic = Critic(Normed()).double()
-    step_of(generator.double(), critic)._criticise(batch(6).x)
+    step = step_of(generator.double(), critic)
+    step._criticise(batch(6).x)
     assert critic.encoder.sizes == [6, 6]
+    for weights in ({"penalty": 1.0}, {"r1": 1.0}):
+        with pytest.raises(UsageError, match="batch norm"):
+            step_of(generator, critic, **weights)
 
 
 def test_a_step_reads_nothing_on_the_host() -> None:
@@ -166,6 +185,62 @@ def test_in_python(tmp_path: Path) -> None:
     assert len(fit.interpolation().axes) == 1
     assert len(fit.show().axes) == 2
     assert {"critic_loss", "generator_loss", "held_out", "diversity"} <= fit.history.rows[-1].keys()
+
+
+def chosen(fit: GanFit) -> Trained:
+    """What chooses, by features that are the first pixels."""
+    network = SimpleNamespace(features=lambda x: x.flatten(1)[:, :3].double(), to=lambda device: network)
+    return Trained(network, 0.5, "cafe", "labels", 1)
+
+
+def test_the_best_generator_is_the_one_that_was_looked_at() -> None:
+    """Of a run that keeps an average, that; its images are measured on other latents than those that chose it."""
+    generator, critic = networks()
+    data = replace(small.data_set(test=200), valid=small.images(150, first=900))
+    settings = {"steps": 6, "batch": 16, "average": 0.5, "progress": False, "every": 2, "selection": 3}
+    fit = GanFit(generator, critic, data, classifier=chosen(None), **settings)
+    assert len(fit.selection.real) == 150, "the validation images"
+    kept, look = [], fit.selection.look
+
+    def noted(net: nn.Module, images: Tensor, *, step: int) -> None:
+        kept.append((step, {name: value.clone() for name, value in net.state_dict().items()}, images))
+        look(net, images, step=step)
+
+    fit.selection.look = noted
+    fit.run()
+    assert [step for step, _, _ in kept] == [2, 4, 6]
+    best = next(state for step, state, _ in kept if step == fit.selection.step)
+    assert all(torch.equal(value, best[name]) for name, value in fit.trained("best").state_dict().items())
+    (_, last, images), averaged = kept[-1], fit.average.module.state_dict()
+    assert all(torch.equal(value, last[name]) for name, value in averaged.items())
+    assert not torch.equal(fit.samples(150, which="average"), images)
+    assert fit.trained("last") is not fit.generator
+    assert not fit.trained("last").training
+    assert fit.result()["chosen_by"] == {
+        "accuracy": 0.5,
+        "hash": "cafe",
+        "task": "labels",
+        "seed": 1,
+        "images": "valid",
+    }
+    looks = gan_summary._beside(fit.selection.rows, fit.history.rows)
+    assert [row["generator_loss"] for row in looks] == [row["generator_loss"] for row in fit.history.rows]
+
+
+def test_interpolation_is_along_variance_preserving_paths() -> None:
+    fit = fitted()
+    seen: list[Tensor] = []
+    fit.generator.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    fit.interpolation(rows=500, steps=5)
+    (z,) = (z for z in seen if z.dim() == 3)
+    assert z.shape == (500, 5, 3)
+    assert ((z.var(0) - 1).abs() < 0.35).all(), "half of that in the middle of a straight line"
+
+
+def test_an_epoch_is_all_images_once(data: list[str]) -> None:
+    options = gan_options.DEFAULTS | {"loss": "wgan-gp", "epochs": 2, "batch": 8, "selection": 0, "networks": "mlp"}
+    fit = gan.build(options | {"data": data[1]}, RunFolder(Path("unused")))
+    assert fit.settings["steps"] == 2 * (len(fit.data.train) // (5 * 8))
 
 
 def test_the_average_follows_the_generator() -> None:
@@ -215,6 +290,7 @@ def test_held_out_loss_is_the_critics_on_images_it_was_not_trained_on() -> None:
         ({"critic_steps": 0}, "expected 1 or more"),
         ({"selection": 2}, "expected classifier="),
         ({"steps": -1}, "expected 0 or more"),
+        ({"batch": 1}, "batch: found 1"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -243,12 +319,15 @@ def row(**changed: float) -> dict[str, float]:
         ({}, None),
         ({"diversity": 0.05}, "0.05 of the data's variance"),
         ({"critic_loss": 0.001, "generator_loss": 9.5}, "its loss is 0.001, 0.69 where it is fooled"),
+        ({"critic_loss": 0.03, "held_out": 0.03}, None),
         ({"slope": 7.0, "penalty": 36.0}, "mean slope is 7.00"),
+        ({"slope": 0.4, "penalty": 0.36}, "mean slope is 0.40"),
+        ({"held_out": 1.1}, "knows its images by heart: its loss on held-out ones is 1.10, on those of training 0.50"),
     ],
 )
 def test_what_fails_is_said_with_its_number(changed: dict[str, float], said: str | None) -> None:
     fit = fitted(steps=0)
-    fit.history.rows.append(row(**changed))
+    fit.history.rows += 5 * [row(**changed)]
     assert gan_summary.remark(fit) is None, "too early"
     fit.history.step = 1000
     found = gan_summary.remark(fit)
@@ -282,6 +361,21 @@ def data(tmp_path: Path) -> list[str]:
 def weights(folder: Path) -> dict[str, Tensor]:
     found = torch.load(folder / "checkpoint.pt", weights_only=True)
     return {f"{part}.{name}": value for part in ("generator", "critic") for name, value in found[part].items()}
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Two states, to their last bits."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_same(found[name], value)
+    elif isinstance(expected, Tensor):
+        assert torch.equal(found, expected)
+    elif isinstance(expected, (list, tuple)):
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    else:
+        assert found == expected
 
 
 @pytest.mark.parametrize("loss", ["gan", "saturating", "wgan-gp", "least-squares", "hinge"])
@@ -326,6 +420,9 @@ def test_a_cut_run_ends_as_an_uncut_one(
     ours, theirs = weights(cut), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert torch.equal(gan.load(cut).samples(5, which="best"), gan.load(whole).samples(5, which="best"))
+    found, expected = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (cut, whole))
+    for part in expected.keys() - {"history"}:  # whose seconds differ
+        assert_same(found[part], expected[part])
     first, second = (json.loads((folder / "result.json").read_text()) for folder in (whole, cut))
     assert first["best"]["step"] in (2, 4, 6)
     assert first | {"seconds": 0} == second | {"seconds": 0}
