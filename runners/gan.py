@@ -12,7 +12,6 @@ In Python: `gan.fit(Generator(ConvDecoder()), Critic(ConvEncoder()), mnist, "gan
 """
 
 import inspect
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from runners.blueprint import rebuild
 from runners.data import DataSet
 from runners.gan_fit import GanFit
 from runners.gan_options import DEFAULTS, PRESETS, QUICK, check_options, networks_of, parser, settings_of
-from runners.loop.command import Options, command, interrupted, options_of
+from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
 from runners.metrics.classifier import Trained, classifier
 
@@ -98,17 +97,7 @@ def main(argv: Sequence[str] | None = None) -> GanFit:
     options, folder, resume = options_of(given, name="gan", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
     check_options(given, options)
     run = build(options, folder)
-    if resume:
-        starts = not folder.checkpoint.exists()
-        run.resume()
-        if starts:
-            print(f"{folder.path}: no checkpoint to go on from, so this run starts at step 0", file=sys.stderr)
-    else:
-        run.begin()
-    print(f"{run!r} → {folder.path}", file=sys.stderr)
-    run.run()
-    if run.stopped:
-        interrupted(run.stopped, folder.path, "gan")
+    run.carry_out(resume=resume, command="gan")
     print(*gan_summary.lines(run.report()), sep="\n")
     print(folder.path / "report.html")
     return run

@@ -145,12 +145,7 @@ def parser(page: str | None) -> Parser:
     add = parser.add_argument_group("the report").add_argument
     add("--pictures", type=natural, help="how many pictures of samples to draw during training")
     add("--selection", type=natural, help="how often to look for the best generator; 0 for never")
-    for action in parser._actions:
-        default = DEFAULTS.get(action.dest)
-        if action.dest != "preset" and default and "(default" not in (action.help or ""):
-            shown = " ".join(map(str, default)) if isinstance(default, list) else default
-            action.help = f"{action.help or ''} (default: {shown})".strip()
-    return parser
+    return parser.showing(DEFAULTS)
 
 
 def check_options(given: Options, options: Options) -> None:

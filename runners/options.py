@@ -118,12 +118,7 @@ def parser(
     add("--images", type=positive, help="test images of the final figures (default: all; 1000 where they are refined)")
     add("--updates", type=positive, help="updates of each of them (default: free 200; semi-amortized: --local-steps)")
     add("--evidence", type=natural, metavar="SAMPLES", help="importance-sample log p(x) of them, by default of 1000")
-    for action in parser._actions:
-        default = defaults.get(action.dest)
-        if action.dest != "preset" and default and "(default" not in (action.help or ""):
-            shown = " ".join(map(str, default)) if isinstance(default, list) else default
-            action.help = f"{action.help or ''} (default: {shown})".strip()
-    return parser
+    return parser.showing(defaults)
 
 
 def _named(names: Sequence[str]) -> Callable[[str], str]:

@@ -17,6 +17,7 @@ from runners.data import DataSet
 from runners.divergence import check_finite, is_divergence, replay
 from runners.inference import evaluating
 from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
+from runners.loop.command import interrupted
 from runners.loop.errors import first_line
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW, Diverged, History
@@ -139,6 +140,20 @@ class Run:
                 if self.folder:
                     self.folder.unlock()
         return self
+
+    def carry_out(self, *, resume: bool, command: str) -> None:
+        """Begin or resume, and run to the end, for a command; a signal ends the process, which says how to go on."""
+        if resume:
+            starts = not self.folder.checkpoint.exists()
+            self.resume()
+            if starts:
+                print(f"{self.folder.path}: no checkpoint to go on from, so this run starts at step 0", file=sys.stderr)
+        else:
+            self.begin()
+        print(f"{self!r} → {self.folder.path}", file=sys.stderr)
+        self.run()
+        if self.stopped:
+            interrupted(self.stopped, self.folder.path, command)
 
     def remark(self) -> str | None:
         """What is to be said about the run so far, in one line."""

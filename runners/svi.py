@@ -14,7 +14,6 @@ In Python: `svi.fit(model, guide, data, ELBO(), steps=10_000)`, then `.swap(anot
 """
 
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from runners.blueprint import rebuild
 from runners.check import check
 from runners.data import DataSet
 from runners.fit import Fit
-from runners.loop.command import Options, command, interrupted, options_of
+from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
 from runners.options import check_options, parser
 from runners.own import is_own, own
@@ -126,17 +125,7 @@ def main(argv: Sequence[str] | None = None) -> Fit:
     options, folder, resume = start(given)
     check_options(given, options)
     run = build(options, folder)
-    if resume:
-        starts = not folder.checkpoint.exists()
-        run.resume()
-        if starts:
-            print(f"{folder.path}: no checkpoint to go on from, so this run starts at step 0", file=sys.stderr)
-    else:
-        run.begin()
-    print(f"{run!r} → {folder.path}", file=sys.stderr)
-    run.run()
-    if run.stopped:
-        interrupted(run.stopped, folder.path, "svi")
+    run.carry_out(resume=resume, command="svi")
     found = run.report(**{name: options[name] for name in ("images", "updates", "evidence")})
     print(*summary.lines(found), sep="\n")
     print(folder.path / "report.html")

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from ppl_models import UsageError
 from runners.loop.folder import RunFolder
@@ -68,6 +68,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+    def showing(self, defaults: Mapping[str, Any]) -> Self:
+        """This parser, its help naming the defaults that it does not name yet."""
+        for action in self._actions:
+            default = defaults.get(action.dest)
+            if action.dest != "preset" and default and "(default" not in (action.help or ""):
+                shown = " ".join(map(str, default)) if isinstance(default, list) else default
+                action.help = f"{action.help or ''} (default: {shown})".strip()
+        return self
 
 
 def add_run_options(group: Any) -> None:
