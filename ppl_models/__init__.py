@@ -29,7 +29,18 @@ from ppl_models.nets import (
     MLPDecoder,
     MLPEncoder,
 )
-from ppl_models.paths import variance_preserving
+from ppl_models.paths import (
+    LeastEnergyPath,
+    PathEnergyBounds,
+    energy_bounds,
+    least_energy_path,
+    normalised_path_energy,
+    path_energy,
+    pullback_energy,
+    spherical,
+    straight,
+    variance_preserving,
+)
 from ppl_models.ppca import PPCA
 from ppl_models.vae import VAE
 
@@ -54,16 +65,25 @@ __all__ = [
     "Gaussian",
     "Generator",
     "Ladder",
+    "LeastEnergyPath",
     "MLPDecoder",
     "MLPEncoder",
+    "PathEnergyBounds",
     "UsageError",
     "augmented",
     "cross_entropy",
     "dcgan_",
+    "energy_bounds",
     "glorot_",
     "gradient_penalty",
     "interpolates",
+    "least_energy_path",
+    "normalised_path_energy",
+    "path_energy",
+    "pullback_energy",
     "r1_penalty",
     "slopes",
+    "spherical",
+    "straight",
     "variance_preserving",
 ]
