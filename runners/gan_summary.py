@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["curves", "lines", "remark", "result", "write"]
 
-TWO_FORMS = {"gan": NON_SATURATING, "saturating": SATURATING}
+TWO_FORMS = {"gan": ("−log D, non-saturating", NON_SATURATING), "saturating": ("log(1 − D), saturating", SATURATING)}
 """Generator losses of the same discriminator, shown beside each other."""
 
 SETTLED = 500
@@ -45,7 +45,7 @@ def write(fit: "GanFit") -> dict[str, Any]:
     fit.folder.write_json("result.json", found)
     drawn = {"curves": curves(fit), "images": fit.show(), "interpolation": fit.interpolation()}
     if fit.loss in TWO_FORMS:
-        drawn["losses"] = figures.generator_losses(TWO_FORMS)
+        drawn["losses"] = figures.generator_losses(dict(TWO_FORMS.values()))
     if "best" in found:
         both = _beside(fit.selection.rows, fit.history.rows)
         drawn["selection"] = figures.curves(both, title="by the classifier that chooses, beside the losses")
