@@ -19,6 +19,7 @@ from ppl_models.cvae import CVAE
 from ppl_models.gan import Critic, Generator
 from ppl_models.ladder import Ladder
 from ppl_models.layers import dcgan_, glorot_
+from ppl_models.least_energy import LeastEnergyPath, least_energy_path
 from ppl_models.likelihoods import Bernoulli, Gaussian
 from ppl_models.nets import (
     MLP,
@@ -29,18 +30,14 @@ from ppl_models.nets import (
     MLPDecoder,
     MLPEncoder,
 )
-from ppl_models.paths import (
-    LeastEnergyPath,
+from ppl_models.path_energy import (
     PathEnergyBounds,
     energy_bounds,
-    least_energy_path,
     normalised_path_energy,
     path_energy,
     pullback_energy,
-    spherical,
-    straight,
-    variance_preserving,
 )
+from ppl_models.paths import spherical, straight, variance_preserving
 from ppl_models.ppca import PPCA
 from ppl_models.vae import VAE
 

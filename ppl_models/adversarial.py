@@ -150,7 +150,7 @@ def interpolates(real: Tensor, fake: Tensor) -> Tensor:
     return real + u * (fake - real)
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     r"""How far a critic is from slope one between real and generated images, :math:`(\lVert\nabla D\rVert - 1)^2`.
 
     Gulrajani et al. 2017, arXiv:1704.00028, who weight it by 10.
@@ -161,12 +161,13 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
         fake: Generated images, the same shape.
 
     Returns:
-        `(B,)`, float32 at least.
+        The penalties and the slopes, `(B,)` each, float32 at least.
 
     Raises:
         UsageError: The shapes differ, or the critic does not depend on its images differentiably.
     """
-    return (slopes(critic, interpolates(real, fake)) - 1).square()
+    slope = slopes(critic, interpolates(real, fake))
+    return (slope - 1).square(), slope
 
 
 def r1_penalty(critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:

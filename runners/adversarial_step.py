@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from ppl_models import Batch, UsageError
-from ppl_models.adversarial import AdversarialLoss, interpolates, r1_penalty, slopes
+from ppl_models.adversarial import AdversarialLoss, gradient_penalty, r1_penalty
 from ppl_models.augmentation import augmented
 
 __all__ = ["AdversarialStep"]
@@ -69,7 +69,9 @@ class AdversarialStep:
 
     def __call__(self, *batches: Batch) -> dict[str, Tensor]:
         for batch in batches:
-            logged = self._criticise(batch.x)
+            logged, made = self._criticise(batch.x)
+        # How much of the data's variance the generator's images have: near 0 they are all the same.
+        logged["diversity"] = made.var(0).sum() / batch.x.var(0).sum().clamp(min=1e-8)
         for _ in range(self.generator_steps):
             logged["generator_loss"] = self._generate(len(batches[0].x), like=batches[0].x)
         return logged
@@ -79,7 +81,8 @@ class AdversarialStep:
         x = 2 * x - 1
         return augmented(x, self.augment) if self.augment else x
 
-    def _criticise(self, x: Tensor) -> dict[str, Tensor]:
+    def _criticise(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Update the critic; returns what to log, and the images that were generated."""
         with self.autocast():
             with torch.no_grad():
                 made = self.generator(self._noise(len(x), like=x))
@@ -89,19 +92,17 @@ class AdversarialStep:
             else:
                 real_score, fake_score = self.critic(torch.cat([real, fake])).chunk(2)
             loss = total = self.loss.critic(real_score, fake_score)
-            # How much of the data's variance the generator's images have: near 0 they are all the same.
-            logged = {"critic_loss": loss, "diversity": made.var(0).sum() / x.var(0).sum().clamp(min=1e-8)}
+            logged = {"critic_loss": loss}
             if self.penalty:
-                slope = slopes(self.critic, interpolates(real, fake))
-                penalty = (slope - 1).square().mean()
+                penalty, slope = (each.mean() for each in gradient_penalty(self.critic, real, fake))
                 total = total + self.penalty * penalty
-                logged |= {"penalty": penalty, "slope": slope.mean()}
+                logged |= {"penalty": penalty, "slope": slope}
             if self.r1:
                 penalty = r1_penalty(self.critic, real).mean()
                 total = total + self.r1 * penalty
                 logged |= {"r1": penalty}
         _descend(total, self.critic_optimizer)
-        return logged
+        return logged, made
 
     def _generate(self, count: int, *, like: Tensor) -> Tensor:
         with self.autocast():

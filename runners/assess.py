@@ -23,15 +23,16 @@ from torch import nn
 
 from guides.gaps import SEARCH
 from ppl_models import UsageError
-from runners import figures, gan, svi
-from runners.assembly import device_of
+from runners import figures
 from runners.assessment import annealing, codes, importance, inference_gaps, lines
 from runners.fit import Fit, settled
 from runners.gan_fit import GanFit
+from runners.loading import load_run, newest_or_quick
 from runners.loop.checkpoint import digest
-from runners.loop.command import Parser, command, given_path, natural, newest, positive
+from runners.loop.command import Parser, command, given_path, natural, positive
 from runners.loop.folder import RunFolder
 from runners.metrics.measures import table
+from runners.origin import device_of
 from runners.sample_quality import over_seeds, sample_quality, several
 from runners.summary import GREY, is_grey
 
@@ -224,10 +225,10 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
     add("--quick", action="store_true", help="few images, samples and temperatures, to see that all is well")
     options = vars(parser.parse_args(argv))
     settings = QUICK if options.pop("quick", False) else {}
-    folders = options.pop("run", None) or [newest("svi", "gan") or _quick_run()]
+    folders = options.pop("run", None) or [newest_or_quick()]
     own = {name: options.pop(name) for name in ("model", "guide") if name in options}
     place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
-    fits = [_loaded(folder, own, place) for folder in folders]  # before any work
+    fits = [load_run(folder, **own, **place) for folder in folders]  # before any work
     every = []
     for folder, fit in zip(folders, fits, strict=True):
         every.append(assess(fit, out=folder, **(settings | options)))
@@ -241,30 +242,6 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
         named = several([(name, figures) for name, _, figures in seen])
         print("", *table(named + over_seeds([(fit, figures) for _, fit, figures in seen])), sep="\n")
     return every[0] if len(every) == 1 else every
-
-
-def _loaded(folder: Path, own: dict[str, str], place: dict[str, Any]) -> Fit | GanFit:
-    """The fit of a run folder of either kind.
-
-    Raises:
-        UsageError: A piece was named that the run has not.
-    """
-    config = RunFolder(folder).read_json("config.json")
-    if isinstance(config, dict) and "generator" in config:
-        if own:
-            raise UsageError(f"--{next(iter(own))}: {folder} is a run of a GAN")
-        return gan.load(folder, **place)
-    fit = svi.load(folder, **own, **place)
-    for name in own:
-        kind = type(getattr(fit, name))
-        if kind.__module__.partition(".")[0] in ("ppl_models", "guides"):
-            raise UsageError(f"--{name}: the {name} of {folder} is the toolkit's {kind.__name__}; leave it out")
-    return fit
-
-
-def _quick_run() -> Path:
-    print("no run under runs/: training a quick one", file=sys.stderr)
-    return svi.main(["--guide", "amortized", "--quick"]).folder.path
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from torch import nn
 
 from ppl_models import UsageError
 from runners import gan_summary
-from runners.assembly import data_again, data_of, device_of, length_of, origin_of
 from runners.blueprint import rebuild
 from runners.data import DataSet
 from runners.gan_fit import GanFit
 from runners.gan_options import DEFAULTS, PRESETS, QUICK, check_options, networks_of, parser, settings_of
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
-from runners.metrics.classifier import Trained, classifier
+from runners.metrics.classifiers import Trained, classifier
+from runners.origin import config_in, data_again, data_of, device_of, length_of, origin_of
 
 __all__ = ["fit", "load", "main"]
 
@@ -73,9 +73,7 @@ def load(
         UsageError: It is no run folder of a GAN, or holds pieces that are not the toolkit's own.
     """
     run, origin = RunFolder(Path(folder)), None
-    config = run.read_json("config.json")
-    if not isinstance(config, dict) or config.get("command", "gan") != "gan":
-        raise UsageError(f"{run.path}: not a run of gan.py")
+    config = config_in(run, command="gan")
     try:
         if data is None:
             data, origin = data_again(config, data_root=data_root)
@@ -84,10 +82,11 @@ def load(
         names = inspect.signature(GanFit).parameters.keys() - {"data", "classifier", "device", "out", "origin"}
         names -= {*pieces, "progress"}
         settings = {name: rebuild(config[name]) for name in names}
+        chooses = _selecting(data, run, device=device) if settings["selection"] else None
+        made = GanFit(**pieces, data=data, device=device, origin=origin, classifier=chooses, **settings)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a GAN's run writes it") from error
-    chooses = _selecting(data, run, device=device) if settings["selection"] else None
-    return GanFit(**pieces, data=data, device=device, origin=origin, classifier=chooses, **settings).restore(run)
+    return made.restore(run)
 
 
 @command

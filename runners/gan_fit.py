@@ -12,32 +12,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ppl_models import UsageError
-from ppl_models.adversarial import (
-    HINGE,
-    LEAST_SQUARES,
-    NON_SATURATING,
-    SATURATING,
-    WASSERSTEIN,
-    AdversarialLoss,
-    cross_entropy,
-)
 from ppl_models.paths import variance_preserving
 from runners import figures, gan_summary
+from runners.adversarial_losses import LOSSES, loss_of
 from runners.adversarial_step import AdversarialStep
 from runners.data import DataSet, Images
-from runners.metrics.classifier import Trained
+from runners.metrics.classifiers import Trained
 from runners.run import Run, device_or_default, placed
 from runners.selection import Selection
 
-__all__ = ["LOSSES", "GanFit"]
-
-LOSSES = {
-    "gan": NON_SATURATING,
-    "saturating": SATURATING,
-    "wasserstein": WASSERSTEIN,
-    "least-squares": LEAST_SQUARES,
-    "hinge": HINGE,
-}
+__all__ = ["GanFit"]
 
 CRITIC = partial(torch.optim.Adam, lr=1e-4, betas=(0.5, 0.9), fused=True)
 GENERATOR = partial(torch.optim.Adam, lr=3e-4, betas=(0.9, 0.9), fused=True)
@@ -146,7 +130,7 @@ class GanFit(Run):
         step = AdversarialStep(
             self.generator,
             self.critic,
-            _loss(loss, fuzz),
+            loss_of(loss, fuzz=fuzz),
             **optimizers,
             critic_steps=critic_steps,
             generator_steps=generator_steps,
@@ -271,7 +255,7 @@ class GanFit(Run):
             batch = next(held.in_order(len(held)))
             made = generator(torch.randn(len(held), generator.latents, device=self.device))
             scores = [critic(self._step.seen(x)) for x in (batch.x, made)]
-            return {"held_out": float(_loss(self.loss).critic(*scores))}
+            return {"held_out": float(loss_of(self.loss).critic(*scores))}
 
     def after(self, step: int) -> None:
         """A look for the best generator, and a picture, where they are due."""
@@ -299,12 +283,3 @@ class GanFit(Run):
 def _held_out(data: DataSet) -> Images:
     """The images that choices during training are made by."""
     return data.test if data.valid is None else data.valid
-
-
-def _loss(name: str, fuzz: float = 0.0) -> AdversarialLoss:
-    if name not in LOSSES:
-        raise UsageError(f"loss: found {name!r}, expected {', '.join(LOSSES)}")
-    loss = LOSSES[name]
-    if fuzz and loss.critic is not cross_entropy:
-        raise UsageError(f"fuzz: found {fuzz}, but {name} has no labels")
-    return loss._replace(critic=partial(cross_entropy, fuzz=fuzz)) if fuzz else loss

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR
 
 from ppl_models import MLP, WASSERSTEIN, Batch, Critic, MLPEncoder, UsageError, slopes
+from runners.adversarial_losses import LOSSES
 from runners.adversarial_step import AdversarialStep
-from runners.gan_fit import LOSSES
 from runners.loop.command import Options
 from runners.loop.history import Diverged, History
 from runners.loop.random import forked

@@ -10,7 +10,7 @@ import torch
 from runners.blueprint import describe
 from runners.fit import Fit
 from runners.gan_fit import GanFit
-from runners.metrics.classifier import classifier
+from runners.metrics.classifiers import classifier
 from runners.metrics.measures import COLUMNS, cell, measure
 
 __all__ = ["over_seeds", "rows", "sample_quality", "several"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from runners.metrics.fidelity import frechet_distance, kernel_distance
+from runners.metrics.distances import frechet_distance, kernel_distance
 
 __all__ = ["Selection"]
 

@@ -24,17 +24,7 @@ from guides.objectives import Objective
 from guides.sites import Program
 from ppl_models import UsageError
 from runners import summary
-from runners.assembly import (
-    data_again,
-    data_of,
-    device_of,
-    init_of,
-    length_of,
-    objective_of,
-    optimizer_of,
-    origin_of,
-    pair_of,
-)
+from runners.assembly import init_of, objective_of, optimizer_of, pair_of
 from runners.blueprint import rebuild
 from runners.check import check
 from runners.data import DataSet
@@ -42,6 +32,7 @@ from runners.fit import Fit
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
 from runners.options import check_options, parser
+from runners.origin import config_in, data_again, data_of, device_of, length_of, origin_of
 from runners.own import is_own, own
 from runners.presets import DEFAULTS, PRESETS, QUICK
 
@@ -89,11 +80,7 @@ def load(
         UsageError: It is no run folder, or holds pieces that are not the toolkit's own.
     """
     run, origin = RunFolder(Path(folder)), None
-    config = run.read_json("config.json")
-    if not isinstance(config, dict):
-        raise UsageError(f"{run.path / 'config.json'}: not as a run writes it")
-    if config.get("command", "svi") != "svi":
-        raise UsageError(f"{run.path}: was made by {config['command']}.py, expected a run of svi.py")
+    config = config_in(run, command="svi")
     try:
         if data is None:
             data, origin = data_again(config, data_root=data_root)

@@ -7,12 +7,12 @@ from typing import Any
 
 from ppl_models import UsageError
 from runners import svi
-from runners.assembly import data_of
 from runners.blueprint import config_of
 from runners.fit import Fit
 from runners.loop.command import Options, Parser, interrupted
 from runners.loop.folder import RunFolder
 from runners.options import check_options, parser
+from runners.origin import data_of
 from runners.own import is_own
 from runners.presets import DEFAULTS as SVI_DEFAULTS
 from runners.presets import PRESETS as SVI_PRESETS

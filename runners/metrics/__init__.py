@@ -8,17 +8,11 @@ found = metrics.measure(samples, mnist, trained)  # samples (N, 1, 28, 28) in [0
 lines = metrics.table([("my model", found)])  # Markdown
 """
 
-from runners.metrics.classifier import Classifier, Trained, classifier
-from runners.metrics.fidelity import (
-    class_balance,
-    frechet_distance,
-    kernel_distance,
-    memorisation,
-    prdc,
-    sliced_wasserstein,
-    two_sample_accuracy,
-)
+from runners.metrics.classes import class_balance
+from runners.metrics.classifiers import Classifier, Trained, classifier
+from runners.metrics.distances import frechet_distance, kernel_distance, sliced_wasserstein
 from runners.metrics.measures import measure, table
+from runners.metrics.neighbours import memorisation, prdc, two_sample_accuracy
 
 __all__ = [
     "Classifier",

@@ -15,8 +15,10 @@ from torch import Tensor
 from ppl_models import UsageError
 from runners.data import DataSet
 from runners.loop.random import forked
-from runners.metrics import fidelity
-from runners.metrics.classifier import AT_ONCE, FEATURES, Classifier, Trained
+from runners.metrics.classes import class_balance
+from runners.metrics.classifiers import AT_ONCE, FEATURES, Classifier, Trained
+from runners.metrics.distances import SUBSET, frechet_distance, kernel_distance, sliced_wasserstein
+from runners.metrics.neighbours import memorisation, prdc, two_sample_accuracy
 
 __all__ = ["COLUMNS", "SETTINGS", "cell", "measure", "table"]
 
@@ -102,7 +104,7 @@ def measure(
         shares = data.train.labels.bincount(minlength=trained.network.classes).double() / len(data.train)
     seen = _seen(trained.network, real)
     row, real_row = (_figures(_seen(trained.network, x), seen, shares, k=k, seed=seed) for x in (fake, other))
-    copies = fidelity.memorisation(fake, known, held_out)
+    copies = memorisation(fake, known, held_out)
     row |= {"memorisation": copies.median, "memorisation_ks": copies.distance, "memorisation_p": copies.p}
     real_row["memorisation"] = copies.held_out_median
     settings = {"data": data.name, "binarize": data.binarize, "split": split, "images": count, "k": k, "seed": seed}
@@ -172,20 +174,20 @@ def _figures(fake: _Seen, real: _Seen, shares: Tensor | None, *, k: int, seed: i
     count = len(fake.pixels)
     found: dict[str, Any] = {"frechet_distance": None}
     if count >= 2 * FEATURES:
-        found["frechet_distance"] = fidelity.frechet_distance(real.features, fake.features)
-    size = min(fidelity.SUBSET, count // 2)
-    kernel = fidelity.kernel_distance(real.features, fake.features, size=size, seed=seed)
+        found["frechet_distance"] = frechet_distance(real.features, fake.features)
+    size = min(SUBSET, count // 2)
+    kernel = kernel_distance(real.features, fake.features, size=size, seed=seed)
     found |= {"kernel_distance": kernel.mean, "kernel_distance_se": kernel.error}
-    found |= fidelity.prdc(real.features, fake.features, k=k)._asdict()
-    told = fidelity.two_sample_accuracy(real.features, fake.features)
+    found |= prdc(real.features, fake.features, k=k)._asdict()
+    told = two_sample_accuracy(real.features, fake.features)
     found |= {"two_sample_accuracy": told.accuracy, "two_sample_accuracy_se": told.error}
     found |= {"two_sample_accuracy_real": told.real, "two_sample_accuracy_fake": told.fake}
     if shares is not None:
-        balance = fidelity.class_balance(fake.probabilities, shares=shares)
+        balance = class_balance(fake.probabilities, shares=shares)
         found |= {"reverse_kl": balance.reverse_kl, "reverse_kl_floor": balance.floor, "classes": balance.counts}
         found |= {"classes_per_mille": balance.per_mille, "classes_percent": balance.percent}
         found |= {"confidence": balance.confidence, "unsure": balance.unsure}
-    found["sliced_wasserstein"] = fidelity.sliced_wasserstein(real.pixels, fake.pixels, seed=seed)
+    found["sliced_wasserstein"] = sliced_wasserstein(real.pixels, fake.pixels, seed=seed)
     return found
 
 

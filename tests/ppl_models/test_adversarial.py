@@ -157,7 +157,7 @@ def test_both_players_are_pushed_apart(loss: AdversarialLoss) -> None:
 @pytest.mark.parametrize(("norm", "penalty"), [(1.0, 0.0), (2.0, 1.0)])
 def test_the_penalty_of_a_linear_critic(shape: tuple[int, ...], norm: float, penalty: float) -> None:
     critic, real, fake = linear(shape, norm), torch.rand(6, *shape), torch.rand(6, *shape)
-    torch.testing.assert_close(gradient_penalty(critic, real, fake), torch.full((6,), penalty), atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient_penalty(critic, real, fake)[0], torch.full((6,), penalty), atol=1e-5, rtol=0)
     torch.testing.assert_close(slopes(critic, real), torch.full((6,), norm), atol=1e-5, rtol=0)
     torch.testing.assert_close(r1_penalty(critic, real), torch.full((6,), norm**2 / 2), atol=1e-5, rtol=0)
 
@@ -193,7 +193,7 @@ def test_interpolates_are_each_pairs_own() -> None:
 def test_the_penalty_is_at_the_interpolates() -> None:
     real, fake = torch.randn(2, 4, 1, 3, 3, dtype=torch.float64)
     torch.manual_seed(5)
-    penalty = gradient_penalty(quadratic, real, fake)
+    penalty = gradient_penalty(quadratic, real, fake)[0]
     torch.manual_seed(5)
     norms = interpolates(real, fake).flatten(1).norm(dim=-1)
     torch.testing.assert_close(penalty, ((norms**2 + 1e-5).sqrt() - 1) ** 2)
@@ -206,7 +206,7 @@ def test_penalties_reach_the_critics_weights(penalty: str) -> None:
 
     def value() -> Tensor:
         torch.manual_seed(2)
-        return (r1_penalty(critic, real) if penalty == "r1" else gradient_penalty(critic, real, fake)).sum()
+        return (r1_penalty(critic, real) if penalty == "r1" else gradient_penalty(critic, real, fake)[0]).sum()
 
     weights = [p for p in critic.parameters() if p is not critic.head.bias]  # a constant has no slope
     step = 1e-5
@@ -225,7 +225,7 @@ def test_penalties_reach_the_critics_weights(penalty: str) -> None:
 
 def test_penalties_leave_the_images_source_alone() -> None:
     critic, source = smooth_critic(), torch.rand(4, 1, 3, 3, dtype=torch.float64, requires_grad=True)
-    gradient_penalty(critic, torch.rand_like(source), source * 2).sum().backward()
+    gradient_penalty(critic, torch.rand_like(source), source * 2)[0].sum().backward()
     assert source.grad is None
     assert critic.head.weight.grad is not None
 
@@ -243,7 +243,7 @@ def test_under_autocast_penalties_are_in_single_precision() -> None:
     exact = slopes(critic, real), r1_penalty(critic, real)
     with torch.autocast("cpu", torch.bfloat16):
         rough = slopes(critic, real), r1_penalty(critic, real.bfloat16())
-        penalty = gradient_penalty(critic, real, fake.bfloat16())
+        penalty = gradient_penalty(critic, real, fake.bfloat16())[0]
         penalty.mean().backward()
     assert {value.dtype for value in (*rough, penalty)} == {torch.float32}
     for value, expected in zip(rough, exact, strict=True):
@@ -266,7 +266,11 @@ class Blind(nn.Module):
 @pytest.mark.parametrize("critic", [Blind(), lambda x: torch.zeros(len(x))], ids=["blind", "constant"])
 def test_a_critic_that_no_gradient_passes_is_refused(critic: Callable[[Tensor], Tensor]) -> None:
     x = torch.rand(3, 1, 4, 4)
-    for penalty in (lambda: slopes(critic, x), lambda: r1_penalty(critic, x), lambda: gradient_penalty(critic, x, x)):
+    for penalty in (
+        lambda: slopes(critic, x),
+        lambda: r1_penalty(critic, x),
+        lambda: gradient_penalty(critic, x, x)[0],
+    ):
         with pytest.raises(UsageError, match="do not depend on its images") as caught:
             penalty()
         assert "\n" not in str(caught.value)
@@ -279,7 +283,7 @@ def test_a_step_reads_nothing_on_the_host(loss: AdversarialLoss) -> None:
     critic = Critic(DeepConvEncoder(channels=(8, 16), activation="leaky-relu", **nets)).to("meta")
     real, fake = 2 * torch.rand(8, 3, 16, 16, device="meta") - 1, 2 * generator.sample(8) - 1
     value = loss.critic(critic(augmented(real)), critic(augmented(fake.detach())))
-    value = value + 10 * gradient_penalty(critic, real, fake).mean() + r1_penalty(critic, real).mean()
+    value = value + 10 * gradient_penalty(critic, real, fake)[0].mean() + r1_penalty(critic, real).mean()
     value.backward()
     assert all(p.grad is not None for p in critic.parameters())
     loss.generator(critic(augmented(fake))).backward()

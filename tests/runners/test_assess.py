@@ -1,5 +1,4 @@
 import json
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ PICTURES = {"assessment_gaps.png", "assessment_codes.png"}
 def _few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runners.fit.REPORT", Refinement(steps=3))
     monkeypatch.setattr("guides.annealing.TUNING", 20)
-    monkeypatch.setattr(import_module("runners.metrics.classifier"), "LEAST_STEPS", 5)  # the function hides it
+    monkeypatch.setattr("runners.metrics.classifiers.LEAST_STEPS", 5)
 
 
 @pytest.fixture

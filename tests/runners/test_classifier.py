@@ -1,6 +1,5 @@
 """The classifier learns what it is said to, to the same bits, and its file gives the same network or a fresh one."""
 
-import importlib
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,14 +14,12 @@ from torch import Tensor
 from ppl_models import UsageError
 from runners import data, metrics
 from runners.data import DataSet, Images
-from runners.metrics import Classifier, Trained
-
-MODULE = importlib.import_module("runners.metrics.classifier")  # the package's name of it is the function
+from runners.metrics import Classifier, Trained, classifiers
 
 
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "MOST_STEPS", 6)
+    monkeypatch.setattr(classifiers, "MOST_STEPS", 6)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +42,7 @@ def refuse(*args: Any, **settings: Any) -> None:
 def test_it_learns_digits_and_is_frozen_with_standardised_features(
     digits: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "MOST_STEPS", 60)
+    monkeypatch.setattr(classifiers, "MOST_STEPS", 60)
     trained = train(digits)
     assert trained.task == "labels"
     assert trained.accuracy > 0.9
@@ -61,7 +58,7 @@ def test_it_learns_digits_and_is_frozen_with_standardised_features(
 
 
 def test_without_labels_it_learns_which_way_up_images_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "MOST_STEPS", 80)
+    monkeypatch.setattr(classifiers, "MOST_STEPS", 80)
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(240, 3, 16, 16, generator=generator)
     lit = (noise + torch.linspace(1, 0, 16)[:, None]) * 127  # from above
@@ -104,7 +101,7 @@ def test_a_file_spares_the_training(digits: DataSet, tmp_path: Path, monkeypatch
     folder = tmp_path / "runs" / "classifiers"
     trained = train(digits, folder=folder)
     (file,) = folder.iterdir()
-    monkeypatch.setattr(MODULE, "_train", refuse)
+    monkeypatch.setattr(classifiers, "_train", refuse)
     again = train(digits, folder=folder)
     assert again._replace(network=None) == trained._replace(network=None)
     x = digits.test.pixels[:20].float() / 255
@@ -127,7 +124,7 @@ def test_a_file_spares_the_training(digits: DataSet, tmp_path: Path, monkeypatch
 def test_other_data_have_another_file(
     digits: DataSet, change: Callable[[DataSet], DataSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "MOST_STEPS", 1)
+    monkeypatch.setattr(classifiers, "MOST_STEPS", 1)
     train(digits, folder=tmp_path)
     train(change(digits), folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
@@ -166,7 +163,7 @@ def test_a_training_that_is_stopped_leaves_no_file(
     def stopped(*args: Any, **settings: Any) -> int:
         return signal.SIGINT
 
-    monkeypatch.setattr(MODULE, "train", stopped)
+    monkeypatch.setattr(classifiers, "train", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(digits, folder=tmp_path)
     assert not list(tmp_path.iterdir())
@@ -187,7 +184,7 @@ def test_it_takes_images_of_any_shape(shape: tuple[int, int, int]) -> None:
 def test_a_step_reads_nothing_on_the_host() -> None:
     for task, classes in (("labels", 2), ("rotations", 4)):
         network = Classifier(shape=(1, 16, 16), classes=classes)
-        step = MODULE.ClassifierStep(network, task)
+        step = classifiers.ClassifierStep(network, task)
         step.network, step.optimizer = network.to("meta"), torch.optim.SGD(network.to("meta").parameters(), lr=0.1)
         batch = data.Images(torch.zeros(8, 1, 16, 16, dtype=torch.uint8), torch.zeros(8).long(), torch.arange(8))
         found = step(batch.to("meta").gather(torch.arange(8, device="meta")))
@@ -233,7 +230,7 @@ def test_bad_data_are_refused_in_one_line(make: Callable[[], DataSet], message: 
 def test_a_folder_that_cannot_be_made_is_refused_before_training(
     digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "_train", refuse)
+    monkeypatch.setattr(classifiers, "_train", refuse)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written to"):
         train(digits, folder=tmp_path / "file" / "classifiers")

@@ -1,6 +1,5 @@
 """Measures of samples: against closed forms, against torchmetrics, prdc and scipy, and against spoilt images."""
 
-import importlib
 import json
 import math
 import warnings
@@ -20,10 +19,8 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from ppl_models import UsageError
 from runners import data, metrics
 from runners.data import DataSet
-from runners.metrics import Trained
-from runners.metrics.fidelity import kolmogorov_smirnov
-
-CLASSIFIER = importlib.import_module("runners.metrics.classifier")  # the package's name of it is the function
+from runners.metrics import Trained, classifiers
+from runners.metrics.neighbours import kolmogorov_smirnov
 
 
 class Passed(nn.Module):
@@ -155,7 +152,7 @@ def test_kernel_distances_standard_error_is_the_spread_over_data_and_its_mean_un
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("chunk", [100, 1_000_000])
 def test_prdc_is_that_of_its_authors(k: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runners.metrics.fidelity.AT_ONCE", chunk)
+    monkeypatch.setattr("runners.metrics.neighbours.AT_ONCE", chunk)
     real, fake = skewed(120, 6, seed=1), 1.1 * skewed(90, 6, seed=2) + 0.1
     expected = compute_prdc(real.numpy(), fake.numpy(), nearest_k=k)
     assert metrics.prdc(real, fake, k=k)._asdict() == pytest.approx(expected, abs=1e-12)
@@ -285,7 +282,7 @@ def test_memorisation_tells_copies_from_new_data() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_memorisation_is_that_of_all_distances(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runners.metrics.fidelity.AT_ONCE", 49)  # chunks that do not come out even
+    monkeypatch.setattr("runners.metrics.neighbours.AT_ONCE", 49)  # chunks that do not come out even
     train, fake, held_out = (normal(count, 6, seed=count).to(dtype) for count in (61, 30, 20))
     apart = torch.cdist(train.double(), train.double()).fill_diagonal_(math.inf).amin(1)
     expected = []
@@ -390,7 +387,7 @@ def digits() -> DataSet:
 @pytest.fixture(scope="module")
 def trained(digits: DataSet) -> Trained:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CLASSIFIER, "MOST_STEPS", 70)
+        patch.setattr(classifiers, "MOST_STEPS", 70)
         return metrics.classifier(digits, device="cpu", progress=False)
 
 
@@ -483,7 +480,7 @@ def test_against_training_images_no_image_is_on_both_sides(digits: DataSet, trai
 
 
 def test_images_without_labels_have_no_class_balance(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CLASSIFIER, "MOST_STEPS", 5)
+    monkeypatch.setattr(classifiers, "MOST_STEPS", 5)
     bare = replace(digits, train=replace(digits.train, labels=None), test=replace(digits.test, labels=None))
     turns = metrics.classifier(bare, device="cpu", progress=False)
     found = metrics.measure(digits.test.pixels[:150].float() / 255, bare, turns)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ from runners.gan import main
 from runners.gan_fit import GanFit
 from runners.loop.folder import RunFolder
 from runners.loop.history import History
-from runners.metrics.classifier import Trained
+from runners.metrics.classifiers import Trained
 from runners.selection import Selection
 
 TINY = ["--networks", "mlp", "--latents", "3", "--batch", "16", "--steps", "6", "--pictures", "2", "--selection", "0"]
@@ -399,7 +398,7 @@ def test_the_command(loss: str, data: list[str], tmp_path: Path, capsys: pytest.
 def test_a_cut_run_ends_as_an_uncut_one(
     data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(import_module("runners.metrics.classifier"), "LEAST_STEPS", 5)
+    monkeypatch.setattr("runners.metrics.classifiers.LEAST_STEPS", 5)
     line = [*data, *TINY, "--loss", "wgan-gp", "--average", "0.9", "--augment", "cutout", "--selection", "3"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main([*line, "--out", str(whole)])

@@ -9,7 +9,8 @@ import small
 
 from ppl_models import UsageError
 from runners import compare, svi
-from runners.assembly import data_of, pair_of
+from runners.assembly import pair_of
+from runners.origin import data_of
 from runners.own import own
 from runners.presets import DEFAULTS
 

@@ -1,4 +1,4 @@
-"""How far generated data are from real ones: measures of two sets of vectors, features or pixels.
+"""What the nearest neighbours of generated and real data say: where each lies, which is which, what is copied.
 
 All count in float64, on the device of what they are given, a few megabytes at a time, and give the same figures for
 the same seed. Most are biased by an amount that depends on the number of data: compare figures of equal numbers only,
@@ -13,48 +13,15 @@ import torch
 from torch import Tensor
 
 from ppl_models import UsageError
+from runners.metrics.vectors import AT_ONCE, equal_counts, vectors
 
-__all__ = [
-    "PRDC",
-    "ClassBalance",
-    "KernelDistance",
-    "Memorisation",
-    "TwoSample",
-    "class_balance",
-    "frechet_distance",
-    "kernel_distance",
-    "kolmogorov_smirnov",
-    "memorisation",
-    "prdc",
-    "sliced_wasserstein",
-    "two_sample_accuracy",
-]
-
-AT_ONCE = 1_000_000
-"""Distances at a time: no more are faster, since these stay in the caches."""
+__all__ = ["PRDC", "Memorisation", "TwoSample", "kolmogorov_smirnov", "memorisation", "prdc", "two_sample_accuracy"]
 
 SAME = 1e-12
 """Squared distances below that part of the squared lengths are rounding: the two are one point, twice."""
 
 BELOW = 1 - 1e-9
 """What is to be below a radius has to be so by more than rounding."""
-
-SURE = 0.9
-SUBSETS, SUBSET = 100, 1000
-
-
-class KernelDistance(NamedTuple):
-    """The kernel distance over subsets.
-
-    Attributes:
-        mean: The estimate; it is unbiased, so that it can be below 0.
-        deviation: Over the subsets, which is what others print after ±; it is no error of the mean.
-        error: The mean's standard error, not a number where each subset is the whole.
-    """
-
-    mean: float
-    deviation: float
-    error: float
 
 
 class PRDC(NamedTuple):
@@ -82,28 +49,6 @@ class TwoSample(NamedTuple):
     error: float
 
 
-class ClassBalance(NamedTuple):
-    """Which classes generated data are of; see `class_balance`.
-
-    Attributes:
-        counts: Data of each class.
-        per_mille: How many classes have at least 1 ‰ of the data.
-        percent: How many have at least 1 %.
-        reverse_kl: From the data's shares to the given ones, in nats; infinite where a class of no share occurs.
-        floor: What to expect of it from a perfect sampler.
-        confidence: The mean of the largest probability.
-        unsure: The share of the data whose largest probability is below 0.9.
-    """
-
-    counts: list[int]
-    per_mille: int
-    percent: int
-    reverse_kl: float
-    floor: float
-    confidence: float
-    unsure: float
-
-
 class Memorisation(NamedTuple):
     """How much nearer to training data than these are to each other; see `memorisation`.
 
@@ -122,80 +67,6 @@ class Memorisation(NamedTuple):
     held_out_median: float
     distance: float
     p: float
-
-
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    r"""The squared Fréchet distance of two Gaussians that have the sets' means and covariances.
-
-    .. math:: |m_a - m_b|^2 + \mathrm{tr}\,(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2})
-
-    Dowson and Landau 1982; on features of a network Heusel et al. 2017, arXiv:1706.08500. Biased upwards, for twice N
-    data of one Gaussian, d independent features of variance 1, by about :math:`d (d + 5) / 2N`. The bias depends on
-    the model too (Chong and Forsyth 2020, arXiv:1911.07023): give `kernel_distance` beside it.
-
-    Args:
-        a: `(N, d)`.
-        b: `(M, d)`.
-
-    Raises:
-        UsageError: A set has fewer than 2d data, for which the bias alone is about a quarter of the whole variance
-            (and the covariance of d data is singular); or one is no set of finite vectors.
-    """
-    a, b = _vectors("frechet_distance", a, b)
-    features = a.shape[1]
-    if min(len(a), len(b)) < 2 * features:
-        raise UsageError(
-            f"frechet_distance: found {min(len(a), len(b))} data of {features} features, expected at least "
-            f"{2 * features}; kernel_distance is unbiased for any number"
-        )
-    covariance_a, covariance_b = (torch.cov(x.mT).reshape(features, features) for x in (a, b))
-    values, vectors = torch.linalg.eigh(covariance_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
-    cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
-    apart = (a.mean(0) - b.mean(0)).square().sum()
-    return float((apart + covariance_a.trace() + covariance_b.trace() - 2 * cross).clamp(min=0))
-
-
-def kernel_distance(
-    a: Tensor, b: Tensor, *, subsets: int = SUBSETS, size: int = SUBSET, seed: int = 0
-) -> KernelDistance:
-    r"""The unbiased squared maximum mean discrepancy with the kernel :math:`(x \cdot y / d + 1)^3`.
-
-    The mean over random subsets. Bińkowski et al. 2018, arXiv:1801.01401 (KID). The subsets overlap, so that neither
-    their deviation s nor :math:`s / \sqrt S` is the mean's error. This is the delete-d jackknife's (Shao and Wu 1989)
-    of the N data, and the choice of S subsets of n on top,
-
-    .. math:: s \sqrt{n / (N - n) + 1 / S}
-
-    It is right where the sets differ, and too large by up to :math:`\sqrt{N / n}` where they are alike, since the
-    discrepancy is then degenerate and its noise falls faster than the formula supposes.
-
-    Args:
-        a: `(N, d)`.
-        b: `(M, d)`.
-        subsets: S, how many.
-        size: n, data of each set in a subset.
-        seed: Of the choice.
-
-    Raises:
-        UsageError: There are fewer data than `size`, or that is below 2; or one is no set of finite vectors.
-    """
-    a, b = _vectors("kernel_distance", a, b)
-    count = min(len(a), len(b))
-    if subsets < 1 or not 2 <= size <= count:
-        raise UsageError(
-            f"kernel_distance: found subsets={subsets} of size={size}, expected at least 1 of 2 to {count}, the data"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(subsets):
-        x, y = (part[torch.randperm(len(part), generator=generator)[:size].to(part.device)] for part in (a, b))
-        within = sum(_kernel(part, part).sum() - _kernel_of_self(part).sum() for part in (x, y))
-        found.append(within / (size * (size - 1)) - 2 * _kernel(x, y).mean())
-    values = torch.stack(found)
-    deviation = float(values.std(correction=0))
-    error = deviation * math.sqrt(size / (count - size) + 1 / subsets) if size < count else math.nan
-    return KernelDistance(float(values.mean()), deviation, error)
 
 
 def prdc(real: Tensor, fake: Tensor, *, k: int = 5) -> PRDC:
@@ -218,7 +89,7 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = 5) -> PRDC:
     Raises:
         UsageError: A set has no k-th neighbour, or is no set of finite vectors.
     """
-    real, fake = _vectors("prdc", real, fake)
+    real, fake = vectors("prdc", real, fake)
     if not 1 <= k < min(len(real), len(fake)):
         raise UsageError(f"prdc: found k={k}, expected 1 to {min(len(real), len(fake)) - 1}, a datum's neighbours")
     real_radii, fake_radii = (BELOW * _neighbour(x, k) for x in (real, fake))
@@ -256,8 +127,8 @@ def two_sample_accuracy(real: Tensor, fake: Tensor) -> TwoSample:
         UsageError: There are fewer than 2 data in a set, or the two differ in their numbers, for which one half would
             mean nothing; or one is no set of finite vectors.
     """
-    real, fake = _vectors("two_sample_accuracy", real, fake)
-    count = _equal_counts("two_sample_accuracy", real, fake)
+    real, fake = vectors("two_sample_accuracy", real, fake)
+    count = equal_counts("two_sample_accuracy", real, fake)
     if count < 2:
         raise UsageError(f"two_sample_accuracy: found {count} datum of each kind, expected at least 2")
     pooled = torch.cat([real, fake])
@@ -274,41 +145,6 @@ def two_sample_accuracy(real: Tensor, fake: Tensor) -> TwoSample:
     accuracy = float(vote.mean())
     error = math.sqrt(accuracy * (1 - accuracy) * (1 + float(mutual.double().mean())) / (2 * count))
     return TwoSample(accuracy, float(vote[:count].mean()), float(vote[count:].mean()), error)
-
-
-def class_balance(probabilities: Tensor, *, shares: Tensor | None = None) -> ClassBalance:
-    r"""Which classes a classifier sees in generated data, and how sure it is.
-
-    Each datum is of its likeliest class. The reverse divergence :math:`\sum_k q_k \log (q_k / p_k)`, of the data's
-    shares q from p, weighs classes that are missing (Srivastava et al. 2017, arXiv:1705.07761). That of a perfect
-    sampler of K classes is about :math:`(K - 1) / 2N`.
-
-    Args:
-        probabilities: The classifier's, `(N, K)`.
-        shares: p, `(K,)`; by default 1/K each.
-
-    Raises:
-        UsageError: There are no data, or these are not probabilities.
-    """
-    (given,) = _vectors("class_balance", probabilities)
-    count, classes = given.shape
-    expected = torch.full((classes,), 1 / classes, dtype=torch.float64) if shares is None else shares
-    expected = expected.to(given.device, torch.float64)
-    for name, value in (("probabilities", given), ("shares", expected)):
-        if value.shape[-1] != classes or (value < 0).any() or ((value.sum(-1) - 1).abs() > 1e-3).any():
-            raise UsageError(f"class_balance: the {name} are not {classes} numbers from 0 on that sum to 1")
-    confidence, likeliest = given.max(1)
-    counts = likeliest.bincount(minlength=classes)
-    found = counts.double() / count
-    return ClassBalance(
-        counts=counts.tolist(),
-        per_mille=int((1000 * counts >= count).sum()),
-        percent=int((100 * counts >= count).sum()),
-        reverse_kl=float((torch.xlogy(found, found) - torch.xlogy(found, expected)).sum()),
-        floor=(classes - 1) / (2 * count),
-        confidence=float(confidence.mean()),
-        unsure=float((confidence < SURE).double().mean()),
-    )
 
 
 def memorisation(fake: Tensor, train: Tensor, held_out: Tensor) -> Memorisation:
@@ -331,7 +167,7 @@ def memorisation(fake: Tensor, train: Tensor, held_out: Tensor) -> Memorisation:
     Raises:
         UsageError: There are fewer than 2 training data, or one is no set of finite vectors.
     """
-    fake, train, held_out = _vectors("memorisation", fake, train, held_out, dtype=None)
+    fake, train, held_out = vectors("memorisation", fake, train, held_out, dtype=None)
     if len(train) < 2:
         raise UsageError(f"memorisation: found {len(train)} training datum, expected at least 2")
     near, held_out_near = _nearest(fake, train), _nearest(held_out, train)
@@ -342,36 +178,6 @@ def memorisation(fake: Tensor, train: Tensor, held_out: Tensor) -> Memorisation:
     ratios, held_out_ratios = ratio.split([len(fake), len(held_out)])
     distance, p = kolmogorov_smirnov(ratios, held_out_ratios)
     return Memorisation(ratios, held_out_ratios, float(ratios.median()), float(held_out_ratios.median()), distance, p)
-
-
-def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 512, seed: int = 0) -> float:
-    r"""The sliced Wasserstein distance, :math:`(E_\theta\, W_2^2(\theta \cdot a, \theta \cdot b))^{1/2}`.
-
-    Over random directions of length 1, each an optimal transport by sorting; Bonneel et al. 2015, "Sliced and Radon
-    Wasserstein barycenters of measures". Above 0 for equal distributions too, by what N data leave open: the two sets
-    have to be of one number, lest this depend on which is which.
-
-    Args:
-        a: `(N, …)`.
-        b: `(N, …)`.
-        projections: How many directions.
-        seed: Of the directions: with the same seed figures are of the same ones.
-
-    Raises:
-        UsageError: The sets differ in their numbers, or there are no directions; or one is no set of finite vectors.
-    """
-    a, b = _vectors("sliced_wasserstein", a, b)
-    count = _equal_counts("sliced_wasserstein", a, b)
-    if projections < 1:
-        raise UsageError(f"sliced_wasserstein: found {projections} projections, expected at least 1")
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(projections, a.shape[1], generator=generator, dtype=torch.float64).to(a.device)
-    directions /= directions.norm(dim=1, keepdim=True)
-    squares = [
-        ((some @ a.mT).sort(1).values - (some @ b.mT).sort(1).values).square().mean(1)
-        for some in directions.split(max(1, AT_ONCE // count))
-    ]
-    return float(torch.cat(squares).mean().sqrt())
 
 
 def kolmogorov_smirnov(a: Tensor, b: Tensor) -> tuple[float, float]:
@@ -393,39 +199,6 @@ def kolmogorov_smirnov(a: Tensor, b: Tensor) -> tuple[float, float]:
         return distance, 1.0
     terms = [(-1) ** (j - 1) * math.exp(-2 * (j * scaled) ** 2) for j in range(1, 100)]
     return distance, min(max(2 * math.fsum(terms), 0.0), 1.0)
-
-
-def _vectors(name: str, *sets: Tensor, dtype: torch.dtype | None = torch.float64) -> list[Tensor]:
-    """The sets as `(N, d)` in one dtype, by default float64, once they are seen to be finite vectors of one length.
-
-    With `dtype=None` the sets stay as they are, in no less than float32.
-    """
-    for x in sets:
-        if x.dim() < 2 or not x.is_floating_point() or not x.numel():
-            raise UsageError(f"{name}: found {x.dtype} {tuple(x.shape)}, expected floating-point numbers (N, …)")
-        if x[0].numel() != sets[0][0].numel():
-            raise UsageError(f"{name}: found data of {x[0].numel()} and of {sets[0][0].numel()} numbers, expected one")
-        if not torch.stack(x.aminmax()).isfinite().all():  # which hand on NaN
-            raise UsageError(f"{name}: found numbers that are not finite")
-    if dtype is None:
-        dtype = torch.float32
-        for x in sets:
-            dtype = torch.promote_types(dtype, x.dtype)
-    return [x.detach().flatten(1).to(dtype) for x in sets]
-
-
-def _equal_counts(name: str, a: Tensor, b: Tensor) -> int:
-    if len(a) != len(b):
-        raise UsageError(f"{name}: found {len(a)} and {len(b)} data, expected as many of each")
-    return len(a)
-
-
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return (x @ y.mT / x.shape[1] + 1) ** 3
-
-
-def _kernel_of_self(x: Tensor) -> Tensor:
-    return (x.square().sum(1) / x.shape[1] + 1) ** 3
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,0 +1,58 @@
+"""A run folder of either kind, loaded for a command that looks at what was trained."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from ppl_models import UsageError
+from runners import gan, svi
+from runners.fit import Fit
+from runners.gan_fit import GanFit
+from runners.loop.command import newest
+from runners.loop.folder import RunFolder
+
+__all__ = ["load_run", "newest_or_quick"]
+
+
+def load_run(
+    folder: Path,
+    *,
+    model: str | None = None,
+    guide: str | None = None,
+    data_root: Path | None = None,
+    device: torch.device | None = None,
+) -> Fit | GanFit:
+    """The fit of a run folder of svi.py or gan.py.
+
+    Args:
+        folder: The run folder.
+        model: `FILE.py:NAME`, where its model is the user's own.
+        guide: The same for its guide.
+        data_root: Where data sets are now, if not where the run had them.
+        device: Where to put it.
+
+    Raises:
+        UsageError: It is none, or a piece was named that the run has not.
+    """
+    own = {name: named for name, named in (("model", model), ("guide", guide)) if named is not None}
+    config = RunFolder(folder).read_json("config.json")
+    if isinstance(config, dict) and "generator" in config:
+        if own:
+            raise UsageError(f"--{next(iter(own))}: {folder} is a run of a GAN")
+        return gan.load(folder, data_root=data_root, device=device)
+    fit = svi.load(folder, **own, data_root=data_root, device=device)
+    for name in own:
+        kind = type(getattr(fit, name))
+        if kind.__module__.partition(".")[0] in ("ppl_models", "guides"):
+            raise UsageError(f"--{name}: the {name} of {folder} is the toolkit's {kind.__name__}; leave it out")
+    return fit
+
+
+def newest_or_quick() -> Path:
+    """The newest run folder under runs/, or that of a quick run where there is none."""
+    found = newest("svi", "gan")
+    if found is not None:
+        return found
+    print("no run under runs/: training a quick one", file=sys.stderr)
+    return svi.main(["--guide", "amortized", "--quick"]).folder.path

@@ -1,0 +1,104 @@
+"""Where a run comes from: its data, device and length from options, and its config.json read again."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppl_models import UsageError
+from runners import data as sources
+from runners.data import DataSet
+from runners.loop.command import Options
+from runners.loop.folder import RunFolder
+from runners.loop.history import WINDOW
+
+__all__ = ["config_in", "data_again", "data_of", "device_of", "length_of", "origin_of"]
+
+SOURCE = ("data", "data_root", "binarize", "all_train")
+"""The options that say which data a run is on."""
+
+
+def config_in(run: RunFolder, *, command: str) -> dict[str, Any]:
+    """The config.json of a run of a command, or of a fit that was saved in Python.
+
+    Raises:
+        UsageError: It is none.
+    """
+    config = run.read_json("config.json")
+    if not isinstance(config, dict):
+        raise UsageError(f"{run.path / 'config.json'}: not as a run writes it")
+    if config.get("command", command) != command:
+        raise UsageError(f"{run.path}: was made by {config['command']}.py, expected a run of {command}.py")
+    return config
+
+
+def data_of(options: Options) -> DataSet:
+    """The data set that options name.
+
+    Raises:
+        UsageError: There is none, or it lacks the labels that `--conditional` needs.
+    """
+    data = sources.load(
+        options["data"],
+        root=options["data_root"],
+        binarize=options["binarize"],
+        all_train=options["all_train"],
+    )
+    if options.get("conditional") and data.train.labels is None:
+        raise UsageError(f"--conditional: {data.name} has no labels")
+    return data
+
+
+def data_again(config: dict[str, Any], *, data_root: Path | None) -> tuple[DataSet, dict[str, Any]]:
+    """The data set of a run from its config.json, and what of its origin a fit of that keeps.
+
+    Args:
+        config: The contents.
+        data_root: Where data sets are now, if not where the run had them.
+    """
+    named = {"data": config["data"]["name"], "binarize": config["data"]["binarize"]}
+    source = config.get("options") or config.get("source") or named
+    moved = {} if data_root is None else {"data_root": data_root}
+    if not Path(source.get("data_root") or ".").exists():
+        moved = {"data_root": data_root}  # gone from where the run had it
+    kept = {name: source[name] for name in SOURCE if name in source}
+    return data_of({"data_root": None, "all_train": False} | kept | moved), {"source": kept}
+
+
+def device_of(name: str | None) -> torch.device | None:
+    """The device of `--device`, or `None` for the default."""
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device: found {name!r}, expected cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device: found {name!r}, expected cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device: found {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices here")
+    return device
+
+
+def length_of(options: Options, data: DataSet) -> tuple[int, int]:
+    """The steps of a run, and how many of them there are between two rows of its history.
+
+    Raises:
+        UsageError: A batch is larger than the training set.
+    """
+    if not options["epochs"]:
+        return options["steps"], 100
+    epoch = len(data.train) // options["batch"]
+    if not epoch:
+        raise UsageError(f"--batch: found {options['batch']}, expected at most {len(data.train)}, the training images")
+    return options["epochs"] * epoch, epoch if epoch <= WINDOW else 100
+
+
+def origin_of(options: Options, data: DataSet, *, command: str) -> dict[str, Any]:
+    """What config.json says of a run's command: its options, as they can be read again wherever it is resumed."""
+    written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    if options["data"] == "auto":
+        written["data"] = data.name  # what it was this time, whatever is on disk when the run is resumed
+    elif Path(options["data"]).exists():
+        written["data"] = str(Path(options["data"]).resolve())
+    return {"command": command, "options": written, "source": {name: written[name] for name in SOURCE}}
