@@ -12,8 +12,16 @@ from torch.optim.swa_utils import AveragedModel
 from ppl_models import Batch, UsageError
 from ppl_models.adversarial import AdversarialLoss, gradient_penalty, r1_penalty
 from ppl_models.augmentation import augmented
+from ppl_models.path_energy import normalised_path_energy
 
 __all__ = ["AdversarialStep"]
+
+NODES = 6
+"""Points of a path whose energy is part of the generator's loss."""
+
+PATH_IMAGES = NODES + 1
+"""Images of such a path: both ends and the middles of its segments. A batch has room for so many paths as make no more
+images than it has itself."""
 
 
 class AdversarialStep:
@@ -32,6 +40,7 @@ class AdversarialStep:
         generator_steps: Updates of the generator.
         penalty: Weight of (slope - 1)² between real and generated images; 0 for none.
         r1: Weight of half the squared slope at real images; 0 for none.
+        path_energy: Weight of the normalised energy of straight paths, in the generator's loss; 0 for none.
         augment: What is done at random to every image that the critic sees, as in `augmented`.
         average: Follows the generator.
         autocast: Makes the context that networks run in.
@@ -49,6 +58,7 @@ class AdversarialStep:
         generator_steps: int = 1,
         penalty: float = 0.0,
         r1: float = 0.0,
+        path_energy: float = 0.0,
         augment: Sequence[str] = (),
         average: AveragedModel | None = None,
         autocast: Callable[[], AbstractContextManager[Any]],
@@ -56,7 +66,8 @@ class AdversarialStep:
         self.generator, self.critic, self.loss, self.average = generator, critic, loss, average
         self.critic_optimizer, self.generator_optimizer = critic_optimizer, generator_optimizer
         self.batches, self.generator_steps = critic_steps, generator_steps
-        self.penalty, self.r1, self.augment, self.autocast = penalty, r1, tuple(augment), autocast
+        self.penalty, self.r1, self.path_energy = penalty, r1, path_energy
+        self.augment, self.autocast = tuple(augment), autocast
         # Batch norm would mix the statistics of real and generated images where both are in one pass.
         self.apart = any(isinstance(module, _BatchNorm) for module in critic.modules())
         if self.apart and (penalty or r1):
@@ -73,7 +84,7 @@ class AdversarialStep:
         # How much of the data's variance the generator's images have: near 0 they are all the same.
         logged["diversity"] = made.var(0).sum() / batch.x.var(0).sum().clamp(min=1e-8)
         for _ in range(self.generator_steps):
-            logged["generator_loss"] = self._generate(len(batches[0].x), like=batches[0].x)
+            logged |= self._generate(len(batches[0].x), like=batches[0].x)
         return logged
 
     def seen(self, x: Tensor) -> Tensor:
@@ -104,14 +115,22 @@ class AdversarialStep:
         _descend(total, self.critic_optimizer)
         return logged, made
 
-    def _generate(self, count: int, *, like: Tensor) -> Tensor:
+    def _generate(self, count: int, *, like: Tensor) -> dict[str, Tensor]:
+        """Update the generator; returns what to log."""
         with self.autocast():
             made = self.generator(self._noise(count, like=like))
-            loss = self.loss.generator(self.critic(self.seen(made)))
-        _descend(loss, self.generator_optimizer)
+            loss = total = self.loss.generator(self.critic(self.seen(made)))
+            logged = {"generator_loss": loss}
+            if self.path_energy:
+                ends = self._noise(2 * max(count // PATH_IMAGES, 1), like=like)
+                # The ends' images take part: held constant, they would draw the generator to a single image.
+                energy = normalised_path_energy(self.generator, *ends.chunk(2), nodes=NODES, detached=False).mean()
+                total = total + self.path_energy * energy
+                logged |= {"path_energy": energy}
+        _descend(total, self.generator_optimizer)
         if self.average is not None:
             self.average.update_parameters(self.generator)
-        return loss
+        return logged
 
     def _noise(self, count: int, *, like: Tensor) -> Tensor:
         return torch.randn(count, self.generator.latents, device=like.device, dtype=like.dtype)

@@ -4,6 +4,7 @@
     python runners/gan.py --loss saturating                  its generator by log(1 - D) instead of -log D
     python runners/gan.py --loss wgan-gp                     a Wasserstein GAN with gradient penalty (S13)
     python runners/gan.py --critic-steps 5                   five critic updates for one of the generator
+    python runners/gan.py --path-energy 1                    a generator with paths of low energy (S17)
     python runners/gan.py --preset s14 --data FOLDER         a DCGAN on colour photographs (S14)
     python runners/gan.py --resume                           go on with the newest run
     python runners/assess.py RUN                             how good its samples are, measured

@@ -54,6 +54,7 @@ class GanFit(Run):
         generator_steps: Updates of the generator in a step.
         penalty: Weight of the gradient penalty, (slope - 1)² between real and generated images.
         r1: Weight of R1, half the squared slope at real images.
+        path_energy: Weight of the straight paths' energy over its lower bound, in the generator's loss.
         fuzz: How far the labels of cross-entropy stray from 0 and 1.
         augment: What is done at random to all images that the critic sees, of "color", "translation", "cutout".
         average: Decay of an exponential average of the generator's weights, which samples then come from.
@@ -87,6 +88,7 @@ class GanFit(Run):
         generator_steps: int = 1,
         penalty: float = 0.0,
         r1: float = 0.0,
+        path_energy: float = 0.0,
         fuzz: float = 0.0,
         augment: Sequence[str] = (),
         average: float | None = None,
@@ -136,6 +138,7 @@ class GanFit(Run):
             generator_steps=generator_steps,
             penalty=penalty,
             r1=r1,
+            path_energy=path_energy,
             augment=augment,
             average=self.average,
             autocast=partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16"),
@@ -153,6 +156,7 @@ class GanFit(Run):
                 "generator_steps": generator_steps,
                 "penalty": penalty,
                 "r1": r1,
+                "path_energy": path_energy,
                 "fuzz": fuzz,
                 "augment": list(augment),
                 "average": average,

@@ -50,6 +50,7 @@ DEFAULTS: Options = {
     "generator_steps": 1,
     "penalty": None,
     "r1": 0.0,
+    "path_energy": 0.0,
     "fuzz": 0.0,
     "augment": [],
     "average": None,
@@ -130,6 +131,7 @@ def parser(page: str | None) -> Parser:
     add("--generator-steps", type=positive, help="generator updates per step")
     add("--penalty", type=non_negative_number, help="weight of the gradient penalty (default: 0; wgan-gp: 10)")
     add("--r1", type=non_negative_number, help="weight of R1, the slope at real images")
+    add("--path-energy", type=non_negative_number, metavar="WEIGHT", help="of the energy of paths between latents")
     add("--fuzz", type=non_negative_number, help="how far labels stray from 0 and 1")
     add(
         "--augment", nargs="+", choices=list(CHANGES), metavar="HOW", help=f"what the critic sees: {', '.join(CHANGES)}"
@@ -198,7 +200,18 @@ def settings_of(options: Options) -> dict[str, Any]:
     """The settings of a `GanFit` that options describe."""
     own = OTHERWISE | BY_LOSS.get(options["loss"], {})
     chosen = options | {name: value for name, value in own.items() if options[name] is None}
-    same = ("critic_steps", "generator_steps", "penalty", "r1", "fuzz", "augment", "average", "batch", "precision")
+    same = (
+        "critic_steps",
+        "generator_steps",
+        "penalty",
+        "r1",
+        "path_energy",
+        "fuzz",
+        "augment",
+        "average",
+        "batch",
+        "precision",
+    )
     if options["loss"] not in LABELLED:
         chosen["fuzz"] = 0.0  # a preset's
     return {

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ppl_models import Batch, Critic, DeepConvDecoder, Generator, MLPDecoder, MLPEncoder, UsageError
 from ppl_models.adversarial import NON_SATURATING, SATURATING, WASSERSTEIN
+from ppl_models.path_energy import path_energy
 from runners import figures, gan, gan_options, gan_summary
 from runners.adversarial_step import AdversarialStep
 from runners.gan import main
@@ -111,6 +112,29 @@ def test_a_step_is_the_updates_of_the_papers(loss: str, critic_steps: int, gener
         torch.testing.assert_close(logged[name].detach(), value.detach(), msg=name)
 
 
+def test_the_energy_of_paths_is_in_the_generators_loss() -> None:
+    """By the energy and its bound as they stand, three paths for a batch of 21 images."""
+    (generator, critic), (other, _) = ([net.double() for net in networks()] for _ in range(2))
+    other.load_state_dict(generator.state_dict())
+    step = step_of(generator, critic, path_energy=0.7)
+    like = torch.zeros((), dtype=torch.float64)
+    torch.manual_seed(5)
+    logged = step._generate(21, like=like)
+    torch.manual_seed(5)
+    loss = -critic(2 * other(torch.randn(21, 3, dtype=torch.float64)) - 1).sigmoid().log().mean()
+    start, end = torch.randn(6, 3, dtype=torch.float64).chunk(2)
+    x = other(start), other(end)
+    path = start[:, None] + torch.linspace(0, 1, 6, dtype=torch.float64)[:, None] * (end - start)[:, None]
+    bounds = 0.5 * (x[0] - x[1]).square().sum((1, 2, 3)) * (start - end).square().sum(1)
+    energy = (path_energy(other, path, *x) / bounds).mean()
+    torch.testing.assert_close(logged["path_energy"], energy)
+    optimizer = torch.optim.Adam(other.parameters(), lr=1e-2, betas=(0.5, 0.9))
+    (loss + 0.7 * energy).backward()
+    optimizer.step()
+    for value, expected in zip(generator.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
 @pytest.mark.parametrize(("critic_steps", "generator_steps"), [(5, 1), (1, 10)])
 def test_updates_are_counted_exactly(critic_steps: int, generator_steps: int) -> None:
     step = step_of(*[net.double() for net in networks()], critic_steps=critic_steps, generator_steps=generator_steps)
@@ -158,7 +182,7 @@ def test_real_and_generated_images_do_not_share_a_batch_norm() -> None:
 
 def test_a_step_reads_nothing_on_the_host() -> None:
     generator, critic = (net.to("meta") for net in networks())
-    step = step_of(generator, critic, WASSERSTEIN, penalty=10.0, r1=1.0, augment=("translation", "cutout"))
+    step = step_of(generator, critic, WASSERSTEIN, penalty=10.0, r1=1.0, path_energy=1.0, augment=("cutout",))
     step.autocast = torch.enable_grad
     step(Batch(torch.rand(4, 1, 8, 8, device="meta"), None, torch.arange(4, device="meta")))
 
@@ -400,6 +424,7 @@ def test_a_cut_run_ends_as_an_uncut_one(
 ) -> None:
     monkeypatch.setattr("runners.metrics.classifiers.LEAST_STEPS", 5)
     line = [*data, *TINY, "--loss", "wgan-gp", "--average", "0.9", "--augment", "cutout", "--selection", "3"]
+    line += ["--path-energy", "0.5"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     main([*line, "--out", str(whole)])
     record = History.record
