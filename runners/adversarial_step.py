@@ -102,6 +102,8 @@ class AdversarialStep:
                 real_score, fake_score = self.critic(real), self.critic(fake)
             else:
                 real_score, fake_score = self.critic(torch.cat([real, fake])).chunk(2)
+            # A critic of the user's own may give half precision here.
+            real_score, fake_score = real_score.to(x.dtype), fake_score.to(x.dtype)
             loss = total = self.loss.critic(real_score, fake_score)
             logged = {"critic_loss": loss}
             if self.penalty:
@@ -119,7 +121,7 @@ class AdversarialStep:
         """Update the generator; returns what to log."""
         with self.autocast():
             made = self.generator(self._noise(count, like=like))
-            loss = total = self.loss.generator(self.critic(self.seen(made)))
+            loss = total = self.loss.generator(self.critic(self.seen(made)).to(like.dtype))
             logged = {"generator_loss": loss}
             if self.path_energy:
                 ends = self._noise(2 * max(count // PATH_IMAGES, 1), like=like)

@@ -237,10 +237,12 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
         print(folder / "report.html")
     asked = "samples" in (options.get("parts") or PARTS)
     figures = [found.get("samples", {}) if asked else {} for found in every]
-    seen = [(folder.name, fit, one) for folder, fit, one in zip(folders, fits, figures, strict=True) if "images" in one]
+    seen = [(folder, fit, one) for folder, fit, one in zip(folders, fits, figures, strict=True) if "images" in one]
     if len(seen) > 1:
-        named = several([(name, figures) for name, _, figures in seen])
-        print("", *table(named + over_seeds([(fit, figures) for _, fit, figures in seen])), sep="\n")
+        named = several([(folder.name, figures) for folder, _, figures in seen])
+        configs = [RunFolder(folder).read_json("config.json") | {"done": fit.history.step} for folder, fit, _ in seen]
+        means = over_seeds(list(zip(configs, (figures for *_, figures in seen), strict=True)))
+        print("", *table(named + means), sep="\n")
     return every[0] if len(every) == 1 else every
 
 

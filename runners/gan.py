@@ -13,14 +13,14 @@ In Python: `gan.fit(Generator(ConvDecoder()), Critic(ConvEncoder()), mnist, "gan
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ppl_models import UsageError
 from runners import gan_summary
 from runners.blueprint import rebuild
 from runners.data import DataSet
@@ -28,10 +28,13 @@ from runners.gan_fit import GanFit
 from runners.gan_options import DEFAULTS, PRESETS, QUICK, check_options, networks_of, parser, settings_of
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
-from runners.metrics.classifiers import Trained, classifier
-from runners.origin import config_in, data_again, data_of, device_of, length_of, origin_of
+from runners.metrics import classifiers
+from runners.metrics.classifiers import Trained
+from runners.origin import config_in, data_again, data_of, device_of, length_of, origin_of, readable
 
 __all__ = ["fit", "load", "main"]
+
+NOT_IN_CONFIG = {"data", "classifier", "device", "out", "origin", "progress"}
 
 SELECTING = 1
 """The seed of the classifier that chooses; what reports is another one, of seed 0."""
@@ -56,6 +59,9 @@ def load(
     *,
     generator: nn.Module | None = None,
     critic: nn.Module | None = None,
+    critic_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    generator_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    classifier: Trained | None = None,
     data: DataSet | None = None,
     data_root: Path | None = None,
     device: torch.device | str | None = None,
@@ -66,6 +72,9 @@ def load(
         folder: The run folder.
         generator: An object to take the checkpoint's state; needed where it is not of the toolkit's own classes.
         critic: The same for the critic.
+        critic_optimizer: What made its optimiser; needed where it is none of those that config.json can name.
+        generator_optimizer: The same for the generator's.
+        classifier: What the best generator goes on to be chosen by; by default the one that the command trains.
         data: The data set; by default the one that the run's command loaded, or that has the name of the run's.
         data_root: Where that is now, if not where the run had it.
         device: Where to put it; by default CUDA where there is one.
@@ -75,18 +84,15 @@ def load(
     """
     run, origin = RunFolder(Path(folder)), None
     config = config_in(run, command="gan")
-    try:
+    given = {"generator": generator, "critic": critic}
+    given |= {"critic_optimizer": critic_optimizer, "generator_optimizer": generator_optimizer}
+    with readable(run):
         if data is None:
             data, origin = data_again(config, data_root=data_root)
-        given = {"generator": generator, "critic": critic}
-        pieces = {name: rebuild(config[name]) if piece is None else piece for name, piece in given.items()}
-        names = inspect.signature(GanFit).parameters.keys() - {"data", "classifier", "device", "out", "origin"}
-        names -= {*pieces, "progress"}
-        settings = {name: rebuild(config[name]) for name in names}
-        chooses = _selecting(data, run, device=device) if settings["selection"] else None
-        made = GanFit(**pieces, data=data, device=device, origin=origin, classifier=chooses, **settings)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a GAN's run writes it") from error
+        names = inspect.signature(GanFit).parameters.keys() - NOT_IN_CONFIG
+        settings = {name: rebuild(config[name]) if given.get(name) is None else given[name] for name in names}
+        chooses = classifier or partial(_selecting, data, run, device=device)
+        made = GanFit(data=data, device=device, origin=origin, classifier=chooses, **settings)
     return made.restore(run)
 
 
@@ -109,15 +115,17 @@ def build(options: Options, folder: RunFolder) -> GanFit:
     generator, critic = networks_of(options, data)
     settings = settings_of(options)
     # An epoch is all images once: a step takes a batch for each update of the critic.
-    steps, every = length_of(options | {"batch": options["batch"] * settings["critic_steps"]}, data)
-    chooses = _selecting(data, folder, device=device) if options["selection"] else None
+    steps, every = length_of(options, data, batches=settings["critic_steps"])
+    chooses = partial(_selecting, data, folder, device=device)
     origin = origin_of(options, data, command="gan")
     made = settings | {"steps": steps, "every": every, "classifier": chooses, "device": device}
     return GanFit(generator, critic, data, **made, out=folder.path, origin=origin)
 
 
 def _selecting(data: DataSet, folder: RunFolder, *, device: torch.device | str | None) -> Trained:
-    return classifier(data, seed=SELECTING, folder=folder.path.resolve().parent / "classifiers", device=device)
+    return classifiers.classifier(
+        data, seed=SELECTING, folder=folder.path.resolve().parent / "classifiers", device=device
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ppl_models import UsageError
 from ppl_models.paths import variance_preserving
 from runners import figures, gan_summary
+from runners.adversarial_check import check_settings, rehearse
 from runners.adversarial_losses import LOSSES, loss_of
 from runners.adversarial_step import AdversarialStep
 from runners.data import DataSet, Images
@@ -31,6 +32,9 @@ HELD_OUT = 1000
 
 LOOKED_AT = 2000
 """Images by which a generator is judged during training."""
+
+FEWEST = 4
+"""Held-out images of which a kernel distance can be estimated."""
 
 CHOOSING = 2**32 - 1
 """The seed of the latents by which the best generator is chosen, far from those that reports use; torch's generator on
@@ -64,7 +68,8 @@ class GanFit(Run):
         every: Steps between rows of the history, at most 1000.
         pictures: How many pictures of samples to draw during training, into the run folder.
         selection: How often to look for the best generator, by `classifier`.
-        classifier: Whose features that is judged by; another one than reports use.
+        classifier: Whose features that is judged by, or a function that makes it when it is needed; another one than
+            reports use.
         seed: Of the order of the data and of all noise.
         device: Where to train; by default CUDA where there is one.
         out: The run folder to write.
@@ -98,7 +103,7 @@ class GanFit(Run):
         every: int = 100,
         pictures: int = 0,
         selection: int = 0,
-        classifier: Trained | None = None,
+        classifier: Trained | Callable[[], Trained] | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
         out: Path | str | None = None,
@@ -108,26 +113,24 @@ class GanFit(Run):
         device = device_or_default(device)
         data = data.to(device)
         self.generator, self.critic, self.loss = placed(generator, device), placed(critic, device), loss
-        if critic_steps < 1 or generator_steps < 1:
-            raise UsageError(f"found {critic_steps} critic and {generator_steps} generator steps, expected 1 or more")
-        if batch < 2:
-            raise UsageError(f"batch: found {batch}, expected 2 or more, since one image has no variety")
+        counts = {"steps": steps, "batch": batch, "critic_steps": critic_steps, "generator_steps": generator_steps}
+        weights = {"penalty": penalty, "r1": r1, "path_energy": path_energy, "fuzz": fuzz}
+        check_settings(counts | {"pictures": pictures, "selection": selection}, weights, average=average)
         if selection and classifier is None:
             raise UsageError("selection: the best generator is chosen by a classifier's features, expected classifier=")
-        self.average = None
+        if selection and len(_held_out(data)) < FEWEST:
+            raise UsageError(
+                f"selection: found {len(_held_out(data))} images that are not trained on, expected {FEWEST} or more to "
+                "choose the best generator by; 0 goes without"
+            )
+        self.average, self._classifier = None, classifier
         if average is not None:
             decayed = get_ema_multi_avg_fn(average)
             self.average = AveragedModel(self.generator, multi_avg_fn=decayed, use_buffers=True)
-        self.selection = None
-        if selection:
-            held = _held_out(data).first(min(LOOKED_AT, len(_held_out(data))))
-            network = classifier.network.to(device)
-            about = {name: value for name, value in classifier._asdict().items() if name != "network"}
-            real = network.features(next(held.in_order(len(held))).x)
-            self.selection = Selection(network.features, real, about=about)
+        self.selection = Selection() if selection else None
         optimizers = {
-            "critic_optimizer": critic_optimizer(self.critic.parameters()),
-            "generator_optimizer": generator_optimizer(self.generator.parameters()),
+            "critic_optimizer": critic_optimizer(_trainable(self.critic)),
+            "generator_optimizer": generator_optimizer(_trainable(self.generator)),
         }
         step = AdversarialStep(
             self.generator,
@@ -208,17 +211,22 @@ class GanFit(Run):
             UsageError: They do not fit the data.
         """
         batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
-        made = self.generator(torch.randn(len(batch.x), self.generator.latents, device=self.device))
-        if made.shape != batch.x.shape:
-            raise UsageError(f"the generator's images are {tuple(made.shape[1:])}, the data's {self.data.shape}")
-        for x in (batch.x, made):
-            score = self.critic(2 * x - 1)
-            if score.shape != (len(x),):
-                raise UsageError(f"the critic's scores have shape {tuple(score.shape)}, expected {(len(x),)}")
+        self._step.apart |= rehearse(self.generator, self.critic, batch.x, seen=self._step.seen)
+        if self.selection is not None and self.selection.real is None:
+            self._find_classifier()
+
+    def _find_classifier(self) -> None:
+        try:
+            found = self._classifier() if callable(self._classifier) else self._classifier
+        except UsageError as error:
+            raise UsageError(f"selection: {error}; selection 0 goes without a classifier") from error
+        held = _held_out(self.data).first(min(LOOKED_AT, len(_held_out(self.data))))
+        with torch.no_grad():
+            self.selection.judge_by(found, next(held.in_order(len(held))).x)
 
     @torch.no_grad()
     def samples(self, count: int, *, which: Literal["last", "average", "best"] | None = None, seed: int = 0) -> Tensor:
-        """Images from the generator in eval mode, `(count, C, H, W)` in [0, 1].
+        """Images from the generator in eval mode, `(count, C, H, W)` in [0, 1], black and white where the data are.
 
         Args:
             count: How many.
@@ -233,7 +241,9 @@ class GanFit(Run):
         with self.aside():
             draw = torch.Generator(self.device).manual_seed(seed)
             z = torch.randn(count, generator.latents, generator=draw, device=self.device)
-            return torch.cat([generator(part) for part in z.split(SAMPLED)])
+            made = torch.cat([generator(part) for part in z.split(SAMPLED)])
+        # A generator's pixels are grey even where the data's are not.
+        return made if self.data.binarize == "none" else (made > 0.5).to(made.dtype)
 
     def trained(self, which: Literal["last", "average", "best"] | None = None) -> nn.Module:
         """A copy of the generator in eval mode: as it is, its average, or the best that was seen, as for `samples`."""
@@ -281,7 +291,14 @@ class GanFit(Run):
         with self.aside():
             ends = torch.randn(2, rows, self.generator.latents, device=self.device)
             weights = torch.linspace(0, 1, steps, device=self.device)
-            return figures.interpolation(self.trained()(variance_preserving(*ends, weights)), weights=weights)
+            path = variance_preserving(*ends, weights)
+            made = self.trained()(path.flatten(0, 1)).unflatten(0, (rows, steps))
+            return figures.interpolation(made, weights=weights)
+
+
+def _trainable(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def _held_out(data: DataSet) -> Images:

@@ -187,6 +187,8 @@ def main(argv: Sequence[str] | None = None) -> Mixtures:
     if folder.holds_run:
         raise UsageError(f"--out {folder.path}: holds a run already; choose another folder")
     device = device_or_default(device_of(options["device"]))
+    if options["batch"] < 2:
+        raise UsageError("--batch 1: one point has no variety, expected 2 or more")
     folder.create(_config(options, device))
 
     def written(found: Mixtures) -> None:
@@ -194,10 +196,11 @@ def main(argv: Sequence[str] | None = None) -> Mixtures:
         write_atomically(folder.path / "mixtures.md", lambda file: file.write(f"{found!r}\n".encode()))
         figures.save(found.show(), folder.path / "mixtures.png")
 
-    chosen = [MIXTURES[name] for name in options["mixture"]]
+    chosen = [MIXTURES[name] for name in dict.fromkeys(options["mixture"])]
+    losses = list(dict.fromkeys(options["loss"]))
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     settings = {name: options[name] for name in ("samples", "steps", "batch", "critic_steps", "penalty", "lr")}
-    found = mixtures(chosen, options["loss"], seeds=seeds, on_run=written, device=device, **settings)
+    found = mixtures(chosen, losses, seeds=seeds, on_run=written, device=device, **settings)
     if found.stopped:
         print(f"\nstopped; {folder.path} has the runs that were finished", file=sys.stderr)
         raise SystemExit(128 + found.stopped)

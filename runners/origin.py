@@ -1,5 +1,7 @@
 """Where a run comes from: its data, device and length from options, and its config.json read again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ from ppl_models import UsageError
 from runners import data as sources
 from runners.data import DataSet
 from runners.loop.command import Options
+from runners.loop.errors import first_line
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW
 
-__all__ = ["config_in", "data_again", "data_of", "device_of", "length_of", "origin_of"]
+__all__ = ["config_in", "data_again", "data_of", "device_of", "length_of", "origin_of", "readable"]
 
 SOURCE = ("data", "data_root", "binarize", "all_train")
 """The options that say which data a run is on."""
@@ -30,6 +33,23 @@ def config_in(run: RunFolder, *, command: str) -> dict[str, Any]:
     if config.get("command", command) != command:
         raise UsageError(f"{run.path}: was made by {config['command']}.py, expected a run of {command}.py")
     return config
+
+
+@contextmanager
+def readable(run: RunFolder) -> Iterator[None]:
+    """Say of what goes wrong inside that a run's config.json is not as the run wrote it.
+
+    Raises:
+        UsageError: Something went wrong.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise UsageError(
+            f"{run.path / 'config.json'}: {first_line(error)} is missing or not as a run writes it"
+        ) from error
 
 
 def data_of(options: Options) -> DataSet:
@@ -80,17 +100,21 @@ def device_of(name: str | None) -> torch.device | None:
     return device
 
 
-def length_of(options: Options, data: DataSet) -> tuple[int, int]:
-    """The steps of a run, and how many of them there are between two rows of its history.
+def length_of(options: Options, data: DataSet, *, batches: int = 1) -> tuple[int, int]:
+    """The steps of a run, each of so many batches, and how many steps there are between two rows of its history.
 
     Raises:
         UsageError: A batch is larger than the training set.
     """
     if not options["epochs"]:
         return options["steps"], 100
-    epoch = len(data.train) // options["batch"]
+    epoch = len(data.train) // (options["batch"] * batches)
     if not epoch:
-        raise UsageError(f"--batch: found {options['batch']}, expected at most {len(data.train)}, the training images")
+        most = len(data.train) // batches
+        raise UsageError(
+            f"--batch: found {options['batch']}, expected at most {most}, so that an epoch of {len(data.train)} "
+            f"training images has a step{f' of {batches} batches' if batches > 1 else ''}"
+        )
     return options["epochs"] * epoch, epoch if epoch <= WINDOW else 100
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from runners.blueprint import describe
 from runners.fit import Fit
 from runners.gan_fit import GanFit
 from runners.metrics.classifiers import classifier
 from runners.metrics.measures import COLUMNS, cell, measure
 
 __all__ = ["over_seeds", "rows", "sample_quality", "several"]
+
+UNLIKE = ("seed", "device", "threads", "versions", "options", "source", "data_root", "quick")
+"""What may differ in the config.json of runs that are alike but for their seeds."""
 
 REPORTING = 0
 """The seed of the classifier that reports; what chooses the best of a run's generators is another one."""
@@ -39,8 +41,6 @@ def sample_quality(
 
     def measured(**which: Any) -> dict[str, Any]:
         drawn = fit.samples(images, seed=seed, **which)
-        if isinstance(fit, GanFit) and fit.data.binarize != "none":
-            drawn = (drawn > 0.5).to(drawn.dtype)  # a generator's pixels are grey, the data's and a VAE's are not
         with torch.autocast(fit.device.type, enabled=False):
             return measure(drawn, fit.data, trained, split=split, seed=seed)
 
@@ -64,15 +64,19 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     return said
 
 
-def over_seeds(every: Sequence[tuple[Fit | GanFit, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
-    """Means over fits that differ in their seed alone, by a name; `_se` is the standard deviation over seeds there."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for fit, found in every:
-        made = fit.pieces | {name: value for name, value in fit.settings.items() if name != "seed"}
-        alike = json.dumps({name: describe(value) for name, value in made.items()}, sort_keys=True)
-        groups.setdefault(alike, []).append(found)
+def over_seeds(every: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Means over runs that differ in their seed alone, by a name; `_se` is the standard deviation over seeds there.
+
+    Args:
+        every: For each run its config.json with the steps `done`, and what was found of its samples.
+    """
+    groups: dict[str, dict[int, dict[str, Any]]] = {}
+    for config, found in every:
+        settings = config | {"options": config.get("options") or config.get("source") or {}}
+        alike = [{k: v for k, v in each.items() if k not in UNLIKE} for each in (settings, settings["options"])]
+        groups.setdefault(json.dumps(alike, sort_keys=True), {})[config["seed"]] = found
     said = []
-    for group in (group for group in groups.values() if len(group) > 1):
+    for group in (list(group.values()) for group in groups.values() if len(group) > 1):
         figures = dict(group[0])
         for column in (name for name in COLUMNS if figures.get(name) is not None):
             values = torch.tensor([found[column] for found in group], dtype=torch.float64)

@@ -1,59 +1,62 @@
 """Which of a run's generators was the best, as a classifier sees it that no report uses."""
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
+from ppl_models import UsageError
+from runners.best import Best
+from runners.metrics.classifiers import Trained
 from runners.metrics.distances import frechet_distance, kernel_distance
 
 __all__ = ["Selection"]
 
 
-class Selection:
+class Selection(Best):
     """The generator of the smallest distance so far, and the distance at each look.
 
-    A figure that is reported must come from other features: the best of many looks is flattered on its own.
-
-    Args:
-        features: From images to `(N, d)`.
-        real: Features of real images, `(N, d)`.
-        about: What is known of the classifier that they are of, its `hash` above all.
+    A figure that is reported must come from other features: the best of many looks is flattered on its own. It is the
+    Fréchet distance or, of images too few for that, the kernel distance.
 
     Attributes:
-        distance: Which one: the Fréchet distance or, of images too few for that, the kernel distance.
-        rows: For each look `step` and that distance, by its name.
-        best: The generator's state at the smallest, and `None` before the first look.
+        about: What is known of the classifier whose features these are, once there is one.
+        real: Features of real images, `(N, d)`, or `None` before.
     """
 
-    def __init__(
-        self, features: Callable[[Tensor], Tensor], real: Tensor, *, about: dict[str, Any] | None = None
-    ) -> None:
-        self.features, self.real, self.about = features, real, dict(about or {})
-        self.distance = "frechet_distance" if len(real) >= 2 * real.shape[1] else "kernel_distance"
-        self.rows: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] | None = None
+    def __init__(self) -> None:
+        super().__init__("frechet_distance")
+        self.about: dict[str, Any] = {}
+        self.real: Tensor | None = None
+
+    def judge_by(self, classifier: Trained, images: Tensor) -> None:
+        """Look at generators by this classifier, beside these real images, from now on.
+
+        Raises:
+            UsageError: Those before were looked at by another one, whose distances do not compare.
+        """
+        if self.about and self.about["hash"] != classifier.hash:
+            raise UsageError(
+                f"selection: the best so far was chosen by the classifier {self.about['hash']}, found "
+                f"{classifier.hash}, in whose features distances do not compare"
+            )
+        if not self.about:
+            self.about = {name: value for name, value in classifier._asdict().items() if name != "network"}
+        self.features = classifier.network.to(images.device).features
+        self.real = self.features(images)
+        self.figure = "frechet_distance" if len(self.real) >= 2 * self.real.shape[1] else "kernel_distance"
 
     def look(self, generator: nn.Module, images: Tensor, *, step: int) -> None:
         """Take in what a generator has come to after so many steps, by as many images as there are real ones."""
         made = self.features(images)
-        if self.distance == "frechet_distance":
+        if self.figure == "frechet_distance":
             found = frechet_distance(self.real, made)
         else:
             found = kernel_distance(self.real, made, size=len(made) // 2).mean
-        if not self.rows or found < min(row[self.distance] for row in self.rows):
-            self.best = {name: value.clone() for name, value in generator.state_dict().items()}
-        self.rows.append({"step": step, self.distance: found})
-
-    @property
-    def step(self) -> int:
-        """The step of the best, 0 before the first look."""
-        return int(min(self.rows, key=lambda row: row[self.distance])["step"]) if self.rows else 0
+        self.take(found, generator, step=step)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "best": self.best, "about": self.about}
+        return super().state_dict() | {"about": self.about, "figure": self.figure}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["about"] != self.about:  # distances in other features do not compare
-            raise ValueError(f"chosen so far by the classifier {state['about']}, found {self.about}")
-        self.rows, self.best = state["rows"], state["best"]
+        super().load_state_dict(state)
+        self.about, self.figure = state["about"], state["figure"]

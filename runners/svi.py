@@ -14,11 +14,12 @@ In Python: `svi.fit(model, guide, data, ELBO(), steps=10_000)`, then `.swap(anot
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from guides.objectives import Objective
 from guides.sites import Program
@@ -32,7 +33,7 @@ from runners.fit import Fit
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
 from runners.options import check_options, parser
-from runners.origin import config_in, data_again, data_of, device_of, length_of, origin_of
+from runners.origin import config_in, data_again, data_of, device_of, length_of, origin_of, readable
 from runners.own import is_own, own
 from runners.presets import DEFAULTS, PRESETS, QUICK
 
@@ -59,6 +60,7 @@ def load(
     model: Program | str | None = None,
     guide: Program | str | None = None,
     objective: Objective | None = None,
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
     data: DataSet | None = None,
     data_root: Path | None = None,
     device: torch.device | str | None = None,
@@ -72,6 +74,7 @@ def load(
             named here, never because a run folder says so.
         guide: The same for the guide.
         objective: The same for the objective.
+        optimizer: What made the optimiser; needed where it is none of those that config.json can name.
         data: The data set; by default the one that the run's command loaded, or that has the name of the run's.
         data_root: Where that is now, if not where the run had it.
         device: Where to put it; by default CUDA where there is one.
@@ -81,17 +84,16 @@ def load(
     """
     run, origin = RunFolder(Path(folder)), None
     config = config_in(run, command="svi")
-    try:
+    with readable(run):
         if data is None:
             data, origin = data_again(config, data_root=data_root)
         pieces = {"objective": rebuild(config["objective"]) if objective is None else objective}
         pieces["model"] = _piece(config, "model", model, data)
         pieces["guide"] = _piece(config, "guide", guide, data, model=pieces["model"])
-        names = ("steps", "batch", "optimizer", "clip", "precision", "train_model", "every", "pictures", "seed")
+        names = ("steps", "batch", "clip", "precision", "train_model", "every", "pictures", "seed")
         settings = {name: rebuild(config[name]) for name in names}
+        settings["optimizer"] = rebuild(config["optimizer"]) if optimizer is None else optimizer
         made = Fit(**pieces, data=data, device=device, origin=origin, **settings)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a run writes it") from error
     return made.restore(run)
 
 

@@ -177,7 +177,9 @@ def memorisation(fake: Tensor, train: Tensor, held_out: Tensor) -> Memorisation:
     ratio = torch.where(apart == 0, 0.0, apart / spread[place])  # of duplicates 0 too, not 0/0
     ratios, held_out_ratios = ratio.split([len(fake), len(held_out)])
     distance, p = kolmogorov_smirnov(ratios, held_out_ratios)
-    return Memorisation(ratios, held_out_ratios, float(ratios.median()), float(held_out_ratios.median()), distance, p)
+    # torch's median of an even count is the lower of the two in the middle.
+    medians = (float(values.quantile(0.5)) for values in (ratios, held_out_ratios))
+    return Memorisation(ratios, held_out_ratios, *medians, distance, p)
 
 
 def kolmogorov_smirnov(a: Tensor, b: Tensor) -> tuple[float, float]:

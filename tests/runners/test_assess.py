@@ -275,17 +275,18 @@ def test_samples_of_a_vae_and_a_gan_in_one_table(
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row() -> None:
-    same = [fitted(small.amortized()) for _ in range(3)]
-    for seed, fit in enumerate(same):
-        fit.settings["seed"] = seed
-    other = fitted(small.amortized(latents=2, hidden=(5,)))
+    same = [{"loss": "gan", "seed": seed, "options": {"seed": seed, "init": "glorot"}, "done": 9} for seed in range(3)]
+    other = same[0] | {"loss": "hinge"}
     found = [{"recall": value, "reverse_kl": None, "images": 10} for value in (0.2, 0.4, 0.9, 0.1)]
     ((name, row),) = sample_quality.over_seeds(list(zip([*same, other], found, strict=True)))
     assert name == "mean ± standard deviation of 3 seeds"
     assert row["recall"] == pytest.approx(0.5)
     assert row["recall_se"] == pytest.approx(0.13**0.5)
     assert row["reverse_kl"] is None
-    assert sample_quality.over_seeds([(other, found[3])]) == []
+    first = same[0]
+    unlike = {"seed": 1, "done": 5}, {"seed": 1, "options": {"init": "torch"}}, {}
+    for change in unlike:
+        assert sample_quality.over_seeds([(first, found[0]), (first | change, found[1])]) == []
 
 
 def test_samples_are_the_models(run: Path) -> None:

@@ -222,7 +222,6 @@ def test_the_best_generator_is_the_one_that_was_looked_at() -> None:
     data = replace(small.data_set(test=200), valid=small.images(150, first=900))
     settings = {"steps": 6, "batch": 16, "average": 0.5, "progress": False, "every": 2, "selection": 3}
     fit = GanFit(generator, critic, data, classifier=chosen(None), **settings)
-    assert len(fit.selection.real) == 150, "the validation images"
     kept, look = [], fit.selection.look
 
     def noted(net: nn.Module, images: Tensor, *, step: int) -> None:
@@ -231,6 +230,7 @@ def test_the_best_generator_is_the_one_that_was_looked_at() -> None:
 
     fit.selection.look = noted
     fit.run()
+    assert len(fit.selection.real) == 150, "the validation images"
     assert [step for step, _, _ in kept] == [2, 4, 6]
     best = next(state for step, state, _ in kept if step == fit.selection.step)
     assert all(torch.equal(value, best[name]) for name, value in fit.trained("best").state_dict().items())
@@ -255,8 +255,7 @@ def test_interpolation_is_along_variance_preserving_paths() -> None:
     seen: list[Tensor] = []
     fit.generator.register_forward_hook(lambda module, args, output: seen.append(args[0]))
     fit.interpolation(rows=500, steps=5)
-    (z,) = (z for z in seen if z.dim() == 3)
-    assert z.shape == (500, 5, 3)
+    (z,) = (z.unflatten(0, (500, 5)) for z in seen if len(z) == 2500)
     assert ((z.var(0) - 1).abs() < 0.35).all(), "half of that in the middle of a straight line"
 
 
@@ -310,9 +309,14 @@ def test_held_out_loss_is_the_critics_on_images_it_was_not_trained_on() -> None:
     [
         ({"loss": "perceptual"}, "loss: found 'perceptual'"),
         ({"loss": "wasserstein", "fuzz": 0.1}, "has no labels"),
-        ({"critic_steps": 0}, "expected 1 or more"),
+        ({"critic_steps": 0}, "expected a whole number from 1 on"),
         ({"selection": 2}, "expected classifier="),
-        ({"steps": -1}, "expected 0 or more"),
+        ({"steps": -1}, "expected a whole number from 0 on"),
+        ({"batch": 2.5}, "batch: found 2.5"),
+        ({"penalty": -1.0}, "penalty: found -1.0"),
+        ({"r1": "x"}, "r1: found 'x'"),
+        ({"average": 1.0}, "average: found 1.0"),
+        ({"augment": ("colour",)}, "colour"),
         ({"batch": 1}, "batch: found 1"),
     ],
 )
@@ -329,6 +333,100 @@ def test_networks_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="critic's scores"):
         gan.fit(generator, nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), small.data_set(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+class Own(nn.Module):
+    """A generator as users write them, for one batch dimension, with a frozen layer."""
+
+    latents = 3
+
+    def __init__(self, *, end: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.end = nn.Linear(3, 8), nn.ConvTranspose2d(8, 1, 8), end
+        self.first.requires_grad_(False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.end(self.second(self.first(z).view(len(z), 8, 1, 1)))
+
+
+class Mixing(nn.Module):
+    """A critic whose scores of images depend on those beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.sizes = nn.Linear(65, 1), []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        spread = x.var(0, correction=0).mean().expand(len(x), 1)
+        return self.head(torch.cat([x.flatten(1), spread], 1)).squeeze(-1)
+
+
+class Steps(nn.Module):
+    """A critic without a gradient in its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((x > 0).float().flatten(1)).squeeze(-1)
+
+
+def test_networks_of_ones_own(tmp_path: Path) -> None:
+    data, settings = small.data_set(), {"steps": 2, "batch": 16, "progress": False}
+    mixing, own = Mixing(), Own(end=nn.Sigmoid())
+    before = own.first.weight.clone()
+    fit = gan.fit(own, mixing, data, out=tmp_path / "run", **settings)
+    assert torch.equal(own.first.weight, before)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert mixing.sizes[5:8] == [16, 16, 16], "real, generated, and those of the generator's update"
+    loaded = gan.load(tmp_path / "run", generator=Own(end=nn.Sigmoid()), critic=Mixing(), data=data)
+    assert torch.equal(loaded.samples(4), fit.samples(4))
+    _, critic = networks()
+    for generator, judge, message in (
+        (Own(end=nn.Tanh()), critic, "images go from -"),
+        (Own(end=nn.Sigmoid()).double(), critic, "raised RuntimeError"),
+        (nn.Linear(3, 64), critic, "how many latents"),
+        (Own(end=nn.Sigmoid()), Steps(), "no gradient in its images"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            gan.fit(generator, judge, data, out=tmp_path / "new", **settings)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_is_loaded_without_what_chose_its_best(tmp_path: Path) -> None:
+    """Only to go on it needs that again, and the same one; an optimiser that no config.json can name is given."""
+    optimizer = lambda parameters: torch.optim.NAdam(parameters, lr=1e-3)  # noqa: E731
+    settings = {"steps": 4, "batch": 16, "progress": False, "selection": 2, "generator_optimizer": optimizer}
+    fit = gan.fit(*networks(), small.data_set(), classifier=chosen(None), out=tmp_path / "run", **settings)
+    with pytest.raises(UsageError, match="function"):
+        gan.load(tmp_path / "run", data=fit.data)
+    loaded = gan.load(tmp_path / "run", data=fit.data, generator_optimizer=optimizer, classifier=lambda: 1 / 0)
+    assert torch.equal(loaded.samples(4, which="best"), fit.samples(4, which="best"))
+    with pytest.raises(ZeroDivisionError):
+        loaded.run(2)
+    other = gan.load(
+        tmp_path / "run",
+        data=fit.data,
+        generator_optimizer=optimizer,
+        classifier=chosen(None)._replace(hash="beef"),
+    )
+    with pytest.raises(UsageError, match="chosen by the classifier cafe, found beef"):
+        other.run(2)
+    again = gan.load(tmp_path / "run", data=fit.data, generator_optimizer=optimizer, classifier=chosen(None)).run(2)
+    assert len(again.selection.rows) == len(fit.selection.rows) + 1
+
+
+def test_too_few_images_to_choose_by_are_refused() -> None:
+    with pytest.raises(UsageError, match="selection: found 3 images"):
+        GanFit(*networks(), small.data_set(test=3), batch=16, selection=2, classifier=chosen(None))
+
+
+def test_samples_are_binary_where_the_data_are() -> None:
+    data = replace(small.data_set(), binarize="threshold")
+    fit = gan.fit(*networks(), data, steps=1, batch=16, progress=False)
+    assert set(fit.samples(20).unique().tolist()) <= {0.0, 1.0}
 
 
 def row(**changed: float) -> dict[str, float]:
@@ -479,7 +577,11 @@ def test_bad_input_ends_in_one_line(
 @pytest.mark.parametrize(("count", "distance"), [(150, "frechet_distance"), (50, "kernel_distance")])
 def test_the_generator_of_the_smallest_distance_is_kept(count: int, distance: str) -> None:
     real = torch.randn(count, 64)
-    selection = Selection(lambda images: images, real)
+    judge = Trained(
+        SimpleNamespace(features=lambda images: images, to=lambda device: judge.network), 0.9, "abc", "labels", 1
+    )
+    selection = Selection()
+    selection.judge_by(judge, real)
     generator = nn.Linear(1, 1)
     assert (selection.step, selection.best) == (0, None)
     for step, shift in ((10, 2.0), (20, 0.5), (30, 1.0)):
@@ -489,7 +591,11 @@ def test_the_generator_of_the_smallest_distance_is_kept(count: int, distance: st
     assert selection.step == 20
     assert selection.best["weight"].item() == 20
     assert [row["step"] for row in selection.rows] == [10, 20, 30]
-    again = Selection(lambda images: images, real)
+    again = Selection()
     again.load_state_dict(selection.state_dict())
     assert (again.step, again.rows) == (20, selection.rows)
+    again.judge_by(judge._replace(accuracy=0.8), real)
+    assert again.about["accuracy"] == 0.9
+    with pytest.raises(UsageError, match="chosen by the classifier abc, found def"):
+        again.judge_by(judge._replace(hash="def"), real)
     assert selection.rows[1][distance] < selection.rows[2][distance] < selection.rows[0][distance]

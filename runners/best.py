@@ -1,0 +1,41 @@
+"""Where in a run a figure was smallest, and what was trained there."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["Best"]
+
+
+class Best:
+    """The state of a module at the smallest figure so far, and the figure at each look.
+
+    Args:
+        figure: What the figure is called.
+
+    Attributes:
+        rows: For each look `step` and the figure, by its name.
+        best: The module's state at the smallest, and `None` before the first look.
+    """
+
+    def __init__(self, figure: str) -> None:
+        self.figure = figure
+        self.rows: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] | None = None
+
+    def take(self, found: float, module: nn.Module, *, step: int) -> None:
+        """Take in what the figure is after so many steps."""
+        if not self.rows or found < min(row[self.figure] for row in self.rows):
+            self.best = {name: value.clone() for name, value in module.state_dict().items()}
+        self.rows.append({"step": step, self.figure: found})
+
+    @property
+    def step(self) -> int:
+        """The step of the best, 0 before the first look."""
+        return int(min(self.rows, key=lambda row: row[self.figure])["step"]) if self.rows else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.best = state["rows"], state["best"]
