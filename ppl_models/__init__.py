@@ -14,13 +14,16 @@ from ppl_models.adversarial import (
     slopes,
 )
 from ppl_models.augmentation import augmented
+from ppl_models.barriers import Barriers, barriers
 from ppl_models.batch import Batch, UsageError
 from ppl_models.cvae import CVAE
 from ppl_models.gan import Critic, Generator
+from ppl_models.inversion import Inversion, invert, restarts_needed
 from ppl_models.ladder import Ladder
 from ppl_models.layers import dcgan_, glorot_
 from ppl_models.least_energy import LeastEnergyPath, least_energy_path
 from ppl_models.likelihoods import Bernoulli, Gaussian
+from ppl_models.minima import Minima, clusters, minima
 from ppl_models.nets import (
     MLP,
     ConvDecoder,
@@ -52,6 +55,7 @@ __all__ = [
     "VAE",
     "WASSERSTEIN",
     "AdversarialLoss",
+    "Barriers",
     "Batch",
     "Bernoulli",
     "ConvDecoder",
@@ -61,24 +65,31 @@ __all__ = [
     "DeepConvEncoder",
     "Gaussian",
     "Generator",
+    "Inversion",
     "Ladder",
     "LeastEnergyPath",
     "MLPDecoder",
     "MLPEncoder",
+    "Minima",
     "PathEnergyBounds",
     "UsageError",
     "augmented",
+    "barriers",
+    "clusters",
     "cross_entropy",
     "dcgan_",
     "energy_bounds",
     "glorot_",
+    "invert",
     "gradient_penalty",
     "interpolates",
     "least_energy_path",
+    "minima",
     "normalised_path_energy",
     "path_energy",
     "pullback_energy",
     "r1_penalty",
+    "restarts_needed",
     "slopes",
     "spherical",
     "straight",

@@ -4,6 +4,7 @@ from runners.figures.adversarial import generator_losses
 from runners.figures.curves import curves
 from runners.figures.images import grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
+from runners.figures.inversion import inversion
 from runners.figures.mixtures import mixtures
 from runners.figures.rate_distortion import rate_distortion
 from runners.figures.report import report
@@ -17,6 +18,7 @@ __all__ = [
     "generator_losses",
     "grid",
     "interpolation",
+    "inversion",
     "mixtures",
     "panels",
     "png_bytes",

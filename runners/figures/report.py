@@ -40,7 +40,7 @@ summary { cursor: pointer; font-size: 1.1rem; font-weight: 600; margin: 2rem 0 .
 
 
 def report(folder: Path, *, result: Mapping[str, Any] | None = None) -> Path:
-    """Write `folder/report.html` from the folder's config.json, result.json, assessment.json, metrics.csv and pictures.
+    """Write `folder/report.html` from the folder's config.json, results, metrics.csv and pictures.
 
     The page loads nothing: figures and style are inside it. A file that is missing is named in its place.
 
@@ -59,7 +59,8 @@ def report(folder: Path, *, result: Mapping[str, Any] | None = None) -> Path:
         f'<p class="faint">{escape(folder.resolve().name)}</p>',
         "<h2>Result</h2>",
         _missing("result.json") if result is None else _result(result),
-        *_assessment(_read(folder / "assessment.json") or {}),
+        *_parts("Assessment", _read(folder / "assessment.json") or {}),
+        *_parts("Inversion", _read(folder / "inversion.json") or {}),
         "<h2>Figures</h2>",
         *([_figure(path) for path in sorted(folder.glob("*.png"), key=_natural)] or [_missing("*.png")]),
         log,
@@ -138,14 +139,14 @@ def _result(result: Mapping[str, Any]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _assessment(parts: Mapping[str, Any]) -> list[str]:
-    """The figures of each part of an assessment; lists of them are in the file and in the pictures."""
+def _parts(title: str, parts: Mapping[str, Any]) -> list[str]:
+    """The figures of each part of a file of them; lists of them are in the file and in the pictures."""
     said, steps = [], _number(parts.get("steps", 0))
     for name, found in parts.items():
         if isinstance(found, dict):
             figures = {key: value for key, value in _flat(found).items() if not isinstance(value, list)}
             said += [
-                f"<h2>Assessment at step {steps}: {escape(name)}</h2>",
+                f"<h2>{title} at step {steps}: {escape(name)}</h2>",
                 _pairs({_words(k): v for k, v in _with_errors(figures).items()}),
             ]
     return said

@@ -1,0 +1,249 @@
+"""Inversion of generators: the codes whose images are nearest to given ones, from many starts."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ppl_models.batch import UsageError
+
+__all__ = [
+    "Inversion",
+    "along_latents",
+    "images_of",
+    "in_double",
+    "invert",
+    "loss_and_gradient",
+    "restarts_needed",
+    "squared_error",
+]
+
+ROWS_AT_ONCE = 2048
+"""Restarts times images that are descended together, which bounds the memory."""
+
+
+SOLVED = 1e-12
+"""Squared error per pixel that is no more than rounding of images."""
+
+
+class Inversion(NamedTuple):
+    r"""Where descents from several starts ended, one for each restart and image.
+
+    Attributes:
+        z: Codes, `(restarts, *batch, latents)`, in float64.
+        loss: Squared error per pixel there, `(restarts, *batch)`.
+        gradient_norm: Norm of the loss's gradient there, `(restarts, *batch)`.
+        descended: The loss before the polish, `(restarts, *batch)`.
+        start_gradient_norm: Norm of the gradient at the starts, `(restarts, *batch)`: what a small one is small beside.
+    """
+
+    z: Tensor
+    loss: Tensor
+    gradient_norm: Tensor
+    descended: Tensor
+    start_gradient_norm: Tensor
+
+
+def invert(
+    generator: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    latents: int | None = None,
+    restarts: int = 32,
+    steps: int = 200,
+    polish: int = 15,
+    settle: int = 200,
+    seed: int = 0,
+) -> Inversion:
+    r"""Minimise :math:`\lVert G(z) - x \rVert^2 / \text{pixels}` over z from many starts, for every image at once.
+
+    Starts are drawn from N(0, I), the same for every image. Each descends by Adam, at a rate that falls from 0.1 as a
+    cosine, and is polished by Levenberg–Marquardt in float64: damped Gauss–Newton steps, each taken only where it
+    lowers the loss. These stop where the images have kinks, as those of ReLU networks do all over; what is not solved
+    by then descends again, at rates from 0.01. The best code of each start is kept throughout; no start and no image
+    hangs on those beside it, and no prior is in the loss.
+
+    Lipton and Tripathi 2017, arXiv:1702.04782; Creswell and Bharath 2018, arXiv:1611.05644.
+
+    Args:
+        generator: From latents `(*, latents)` to images `(*, *event)`, differentiable; a module in eval mode. One that
+            is no module is also called with codes in float64.
+        images: Targets `(*batch, *event)` in [0, 1].
+        latents: How many; by default the generator's `latents`.
+        restarts: Starts for each image.
+        steps: Of descent, an evaluation and a gradient each.
+        polish: Steps of Levenberg–Marquardt, an evaluation, a gradient and a Jacobian each.
+        settle: Steps of the second descent.
+        seed: Of the starts.
+
+    Returns:
+        Codes, losses and gradients of all restarts, without gradients.
+
+    Raises:
+        UsageError: A module in training mode, a generator that is not differentiable or does not say its latents,
+            images outside [0, 1] or of another shape than the generator's, or no restart.
+    """
+    latents, event_dim = _checked(generator, images, latents, restarts)
+    batch = images.shape[: images.dim() - event_dim]
+    # Drawn on the host in one precision: the same starts on every device, and for every image.
+    drawn = torch.randn(restarts, 1, latents, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
+        images.device
+    )
+    precise = in_double(generator)
+    targets = images.detach().reshape(-1, *images.shape[len(batch) :])
+    parts = []
+    for x in targets.split(max(1, ROWS_AT_ONCE // restarts)):
+        z = drawn.expand(restarts, len(x), latents).flatten(0, 1)
+        rows = x.flatten(1).expand(restarts, -1, -1).flatten(0, 1)
+        start = loss_and_gradient(precise, z, rows.double())[1].norm(dim=-1)
+        z, descended = _descended(generator, z, rows, steps, 0.1)
+        polished = _polished(generator, precise, z, rows, polish)
+        z, loss, gradient = _settled(generator, precise, polished, rows, settle)
+        found = (z, loss, gradient.norm(dim=-1), descended.double(), start)
+        parts.append([value.unflatten(0, (restarts, -1)) for value in found])
+    whole = [torch.cat(values, 1) for values in zip(*parts, strict=True)]
+    return Inversion(*(value.reshape(restarts, *batch, *value.shape[2:]) for value in whole))
+
+
+def restarts_needed(success: float, *, confidence: float = 0.95) -> float:
+    r"""Restarts of which one succeeds at a confidence c: :math:`\ln(1 - c) / \ln(1 - p)`, p the success rate."""
+    if success <= 0:
+        return math.inf
+    return 1 if success >= confidence else math.ceil(math.log1p(-confidence) / math.log1p(-success))
+
+
+def in_double(generator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A copy in float64 of a generator that is a module; any other as it is."""
+    return copy.deepcopy(generator).double() if isinstance(generator, nn.Module) else generator
+
+
+def images_of(generator: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Images of latents `(*, latents)`, each as one vector, `(*, pixels)`."""
+    return generator(z).flatten(z.dim() - 1)
+
+
+def squared_error(generator: Callable[[Tensor], Tensor], z: Tensor, x: Tensor) -> Tensor:
+    """The loss per pixel of codes `(*, latents)` for images `(*, pixels)`."""
+    return (images_of(generator, z) - x).square().mean(-1)
+
+
+@torch.enable_grad()
+def loss_and_gradient(generator: Callable[[Tensor], Tensor], z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss per pixel of codes `(*, latents)` for images `(*, pixels)`, and its gradient in the codes."""
+    z = z.detach().requires_grad_()
+    loss = squared_error(generator, z, x)
+    # The sum: every row gets its own gradient, whatever the number of rows.
+    return loss.detach(), torch.autograd.grad(loss.sum(), z)[0]
+
+
+def _descended(
+    generator: Callable[[Tensor], Tensor], z: Tensor, x: Tensor, steps: int, rate: float
+) -> tuple[Tensor, Tensor]:
+    """The best of the codes that Adam went through, for each row, and its loss."""
+    z = z.to(x.dtype)
+    best, least = z, torch.full(z.shape[:-1], math.inf, device=z.device, dtype=z.dtype)
+    mean, square = torch.zeros_like(z), torch.zeros_like(z)
+    for step in range(steps):
+        loss, gradient = loss_and_gradient(generator, z, x)
+        better = loss < least
+        best, least = torch.where(better[:, None], z, best), torch.where(better, loss, least)
+        mean, square = mean.lerp(gradient, 0.1), square.lerp(gradient.square(), 0.01)
+        direction = (mean / (1 - 0.9 ** (step + 1))) / ((square / (1 - 0.99 ** (step + 1))).sqrt() + 1e-8)
+        z = z - rate * (1 + math.cos(math.pi * step / steps)) / 2 * direction
+    with torch.no_grad():
+        loss = squared_error(generator, z, x)
+    return torch.where((loss < least)[:, None], z, best).double(), torch.minimum(loss, least)
+
+
+def _polished(
+    generator: Callable[[Tensor], Tensor], precise: Callable[[Tensor], Tensor], z: Tensor, x: Tensor, steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes after Levenberg and Marquardt's steps, their loss and its gradient, all in float64."""
+    exact, pixels = x.double(), x.shape[-1]
+    identity = torch.eye(z.shape[-1], device=z.device, dtype=z.dtype)
+    damping = torch.full(z.shape[:-1], 1e-2, device=z.device, dtype=z.dtype)
+    loss, gradient = loss_and_gradient(precise, z, exact)
+    curvature = _gauss_newton(generator, z, x.dtype)
+    for _ in range(steps):
+        scale = damping * curvature.diagonal(dim1=-2, dim2=-1).mean(-1)
+        # Without a check, which would wait for the device: a row that has no step keeps its place.
+        step = torch.linalg.solve_ex(curvature + scale[:, None, None] * identity, gradient * pixels / 2)[0]
+        trial = z - step
+        loss_there, gradient_there = loss_and_gradient(precise, trial, exact)
+        taken = loss_there < loss
+        damping = torch.where(taken, damping / 5, damping * 4).clamp(1e-14, 1e8)
+        z, gradient = (torch.where(taken[:, None], *both) for both in ((trial, z), (gradient_there, gradient)))
+        loss = torch.where(taken, loss_there, loss)
+        # The curvature says where to go, and the gradient whether that is down: one in the images' precision will do.
+        curvature = torch.where(taken[:, None, None], _gauss_newton(generator, trial, x.dtype), curvature)
+    return z, loss, gradient
+
+
+def _settled(
+    generator: Callable[[Tensor], Tensor],
+    precise: Callable[[Tensor], Tensor],
+    found: tuple[Tensor, Tensor, Tensor],
+    x: Tensor,
+    steps: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, losses and gradients, those that are not solved after a descent at small rates."""
+    z, loss, gradient = found
+    (left,) = (loss > SOLVED).nonzero(as_tuple=True)
+    if not steps or not len(left):
+        return found
+    x = x[left]
+    trial, _ = _descended(generator, z[left], x, steps, 0.01)
+    loss_there, gradient_there = loss_and_gradient(precise, trial, x.double())
+    taken = loss_there < loss[left]
+    pairs = (z, trial), (loss, loss_there), (gradient, gradient_there)
+    z, loss, gradient = (old.index_copy(0, left[taken], new[taken]) for old, new in pairs)
+    return z, loss, gradient
+
+
+@torch.no_grad()
+def _gauss_newton(generator: Callable[[Tensor], Tensor], z: Tensor, dtype: torch.dtype) -> Tensor:
+    """J'J of codes `(rows, latents)`, `(rows, latents, latents)`, a pass in forward mode for each latent."""
+    jacobian = along_latents(lambda z: images_of(generator, z), z.to(dtype)).to(z.dtype)
+    return torch.einsum("krp,lrp->rkl", jacobian, jacobian)
+
+
+def along_latents(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Derivatives along each latent of a function of codes `(rows, latents)`, in forward mode, `(latents, rows, *)`."""
+
+    def along(direction: Tensor) -> Tensor:
+        return torch.func.jvp(function, (z,), (direction.expand_as(z),))[1]
+
+    with warnings.catch_warnings():
+        # What torch loads when forward mode is used first warns of torch itself.
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.func.vmap(along)(torch.eye(z.shape[-1], device=z.device, dtype=z.dtype))
+
+
+def _checked(
+    generator: Callable[[Tensor], Tensor], images: Tensor, latents: int | None, restarts: int
+) -> tuple[int, int]:
+    """The number of latents and of an image's dimensions."""
+    if isinstance(generator, nn.Module) and any(module.training for module in generator.modules()):
+        raise UsageError("the generator is in training mode, expected generator.eval(): batch norm would couple rows")
+    latents = getattr(generator, "latents", None) if latents is None else latents
+    if not isinstance(latents, int):
+        raise UsageError(f"latents: found {latents}, expected their number, which the generator does not say")
+    if restarts < 1:
+        raise UsageError(f"restarts: found {restarts}, expected 1 or more")
+    if not images.is_floating_point():
+        raise UsageError(f"images of {images.dtype}, expected floating point")
+    with torch.enable_grad():
+        z = torch.zeros(1, latents, device=images.device, dtype=images.dtype, requires_grad=True)
+        made = generator(z)
+    event = made.shape[1:]
+    if not made.requires_grad:
+        raise UsageError("the generator's images do not depend on their latents differentiably, expected a gradient")
+    if images.shape[images.dim() - len(event) :] != event or images.dim() < len(event):
+        raise UsageError(f"images of shape {tuple(images.shape)}, expected (*batch, *event) with event {tuple(event)}")
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise UsageError("images: found values outside [0, 1], expected grey values from 0 to 1")
+    return latents, len(event)
