@@ -21,7 +21,7 @@ from ppl_models.gan import Critic, Generator
 from ppl_models.inversion import Inversion, invert, restarts_needed
 from ppl_models.ladder import Ladder
 from ppl_models.layers import dcgan_, glorot_
-from ppl_models.least_energy import LeastEnergyPath, least_energy_path
+from ppl_models.least_energy import LeastEnergyPath, least_energy_path, pullback_path
 from ppl_models.likelihoods import Bernoulli, Gaussian
 from ppl_models.minima import Minima, clusters, minima
 from ppl_models.nets import (
@@ -88,6 +88,7 @@ __all__ = [
     "normalised_path_energy",
     "path_energy",
     "pullback_energy",
+    "pullback_path",
     "r1_penalty",
     "restarts_needed",
     "slopes",

@@ -2,16 +2,26 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import UsageError
-from ppl_models.path_energy import check_ends, end_images, line, lower_bound, path_energy, segments
-from ppl_models.paths import straight
+from ppl_models.descent import descend
+from ppl_models.path_energy import (
+    check_ends,
+    end_images,
+    line,
+    lower_bound,
+    pullback_energy,
+    pullback_segments,
+    segments,
+)
+from ppl_models.paths import subdivided
 
-__all__ = ["LeastEnergyPath", "least_energy_path"]
+__all__ = ["LeastEnergyPath", "least_energy_path", "pullback_path"]
 
 
 class LeastEnergyPath(NamedTuple):
@@ -22,8 +32,9 @@ class LeastEnergyPath(NamedTuple):
         energy: Their energy, `(*batch)`.
         straight: The straight line's energy, `(*batch)`, as finely summed.
         lower_bound: What no path's energy is below, `(*batch)`.
-        speed_variation: Standard deviation over mean of :math:`w \lVert \dot Z \rVert^2` along the path, `(*batch)`:
-            0 at an optimum, up to the error of the discretisation; NaN where both codes are one.
+        speed_variation: Standard deviation over mean, along the path, of :math:`w \lVert \dot Z \rVert^2`, or of
+            :math:`\lVert J \dot Z \rVert^2` for `pullback_path`, `(*batch)`: 0 at an optimum, up to the error of the
+            discretisation; NaN where both codes are one.
         gradient_norm: Norm of the energy's gradient in the inner points, `(*batch)`.
     """
 
@@ -50,12 +61,10 @@ def least_energy_path(
 ) -> LeastEnergyPath:
     r"""Paths of least energy between pairs of codes, the best of several descents each.
 
-    Each descends from the straight line, all but the first with random sine modes added (a line that runs over a ridge
-    may stay there), along the gradient in the Sobolev norm :math:`\int \lVert \dot Z \rVert^2`: multiplied by the
-    inverse of tridiag(-1, 2, -1), which takes away the stiffness that grows as nodes². Steps have the length of
-    Barzilai and Borwein 1988, and one that does not lower its path's energy enough is taken back and halved, so that
-    no energy ever rises. A step is one evaluation of the generator and its gradient on all paths at once. Every pair
-    gets the same modes, times its own distance: what is found for a pair does not hang on those beside it.
+    Each goes down, as `ppl_models.descent.descend` says, from the straight line, all but the first with random sine
+    modes added: a line that runs over a ridge may stay there. A step is one evaluation of the generator and its
+    gradient on all paths at once. Every pair gets the same modes, times its own distance: what is found for a pair
+    does not hang on those beside it.
 
     Args:
         generator: From latents `(*, latents)` to images `(*, *event)`, differentiable; a module in eval mode.
@@ -77,71 +86,96 @@ def least_energy_path(
         UsageError: A module in training mode, a generator that is not differentiable, codes of different shapes,
             fewer than three nodes, no start, or images that do not fit.
     """
+    _check_generator(generator, z_a)
+    check_ends(z_a, z_b)
+    with torch.no_grad():
+        x_a, x_b = (x.detach() for x in end_images(generator, z_a, z_b, x_a, x_b))
+    terms = partial(segments, generator, x_a=x_a, x_b=x_b)
+    lower = lower_bound(z_a, z_b, x_a, x_b).detach()
+    return _least(terms, z_a, z_b, lower, nodes=nodes, steps=steps, starts=starts, seed=seed, subpoints=subpoints)
+
+
+def pullback_path(
+    generator: Callable[[Tensor], Tensor],
+    z_a: Tensor,
+    z_b: Tensor,
+    *,
+    nodes: int = 32,
+    steps: int = 50,
+    starts: int = 4,
+    seed: int = 0,
+    subpoints: int | None = None,
+) -> LeastEnergyPath:
+    r"""Geodesics of the metric that the generator pulls back from the pixels, the paths of least `pullback_energy`.
+
+    Found as by `least_energy_path`, from the same starts. What is even along them is the speed of the images,
+    :math:`\lVert J \dot Z \rVert^2`, and no energy is below the straight segment's between both images,
+    :math:`\lVert x_A - x_B \rVert^2`. The sum over a few nodes takes a curve of images by its chords, so that what is
+    least on those may pass over what lies between them: `subpoints` shows how far.
+
+    Shao et al. 2017, arXiv:1711.08014; Arvanitidis et al. 2018, arXiv:1710.11379.
+
+    Args:
+        generator: From latents `(*, latents)` to images `(*, *event)`, differentiable; a module in eval mode.
+        z_a: Where the paths start, `(*batch, latents)`.
+        z_b: Where they end, the same shape.
+        nodes: Points of a path, both ends among them.
+        steps: Of descent.
+        starts: Descents for each pair.
+        seed: Of the sine modes.
+        subpoints: As of `least_energy_path`.
+
+    Returns:
+        The paths, their pull-back energies and how far they are from optimal; without gradients.
+
+    Raises:
+        UsageError: As `least_energy_path`.
+    """
+    _check_generator(generator, z_a)
+    check_ends(z_a, z_b)
+    terms = partial(pullback_segments, generator)
+    with torch.no_grad():
+        lower = pullback_energy(generator, line(z_a, z_b, 2))
+    return _least(terms, z_a, z_b, lower, nodes=nodes, steps=steps, starts=starts, seed=seed, subpoints=subpoints)
+
+
+def _check_generator(generator: Callable[[Tensor], Tensor], z: Tensor) -> None:
+    """Refuse a generator in training mode, or without a gradient at these codes."""
     if isinstance(generator, nn.Module) and any(module.training for module in generator.modules()):
         raise UsageError("the generator is in training mode, expected generator.eval(): batch norm would couple paths")
-    if nodes < 3 or starts < 1:
-        raise UsageError(f"found {nodes} nodes and {starts} starts, expected at least 3 and 1")
-    check_ends(z_a, z_b)
-    z_a, z_b = z_a.detach(), z_b.detach()
     with torch.enable_grad():
-        if not generator(z_a.clone().requires_grad_()).requires_grad:
+        if not generator(z.detach().clone().requires_grad_()).requires_grad:
             raise UsageError(
                 "the generator's images do not depend on their latents differentiably, expected a gradient"
             )
-    with torch.no_grad():
-        x_a, x_b = end_images(generator, z_a, z_b, x_a, x_b)
-        direct = line(z_a, z_b, nodes)
-        paths = direct + _sine_modes(direct, starts, seed)
-    paths, energies, gradients = _descend(generator, paths, x_a.detach(), x_b.detach(), steps)
+
+
+def _least(
+    terms: Callable[[Tensor], Tensor],
+    z_a: Tensor,
+    z_b: Tensor,
+    lower: Tensor,
+    *,
+    nodes: int,
+    steps: int,
+    starts: int,
+    seed: int,
+    subpoints: int | None,
+) -> LeastEnergyPath:
+    """The best descents of an energy, given by what each segment of a path adds, `(*batch, nodes - 1)`."""
+    if nodes < 3 or starts < 1:
+        raise UsageError(f"found {nodes} nodes and {starts} starts, expected at least 3 and 1")
+    direct = line(z_a.detach(), z_b.detach(), nodes)
+    paths, energies, gradients = descend(terms, direct + _sine_modes(direct, starts, seed), steps=steps)
     best = energies.argmin(0, keepdim=True)
     path = paths.take_along_dim(best[..., None, None], 0).squeeze(0)
     norm = gradients.square().sum((-2, -1)).sqrt().take_along_dim(best, 0).squeeze(0)
     with torch.no_grad():
-        fine, fine_line = (path, direct) if subpoints is None else (_subdivided(z, subpoints) for z in (path, direct))
-        speeds = segments(generator, fine, x_a, x_b)
-        energy = speeds.sum(-1) * speeds.shape[-1]
-        line_energy = path_energy(generator, fine_line, x_a, x_b)
-        lower = lower_bound(z_a, z_b, x_a, x_b)
+        fine, fine_line = (path, direct) if subpoints is None else (subdivided(z, subpoints) for z in (path, direct))
+        speeds, line_speeds = terms(fine), terms(fine_line)
+        energy, line_energy = (speed.sum(-1) * speed.shape[-1] for speed in (speeds, line_speeds))
         variation = speeds.std(-1, correction=0) / speeds.mean(-1)
     return LeastEnergyPath(path, energy, line_energy, lower, variation, norm)
-
-
-def _descend(
-    generator: Callable[[Tensor], Tensor], paths: Tensor, x_a: Tensor, x_b: Tensor, steps: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Paths `(*batch, nodes, latents)` descended, their energies `(*batch)` and gradients in the inner points."""
-    first, inner, last = paths[..., :1, :], paths[..., 1:-1, :], paths[..., -1:, :]
-
-    @torch.enable_grad()
-    def energy_of(inner: Tensor) -> tuple[Tensor, Tensor]:
-        inner = inner.detach().requires_grad_()
-        energies = path_energy(generator, torch.cat([first, inner, last], -2), x_a, x_b)
-        return energies.detach(), torch.autograd.grad(energies.sum(), inner)[0]
-
-    count = paths.shape[-2] - 1
-    i = torch.arange(1, count, device=paths.device, dtype=paths.dtype)
-    # The inverse of tridiag(-1, 2, -1).
-    sobolev = torch.minimum(i, i[:, None]) * (count - torch.maximum(i, i[:, None])) / count
-    energies, gradients = energy_of(inner)
-    # With w constant at its mean, the step that would end on the straight line.
-    with torch.no_grad():
-        length = paths.diff(dim=-2).square().sum((-2, -1))
-        rate = length / (2 * energies).clamp_min(torch.finfo(paths.dtype).tiny)
-    for _ in range(steps):
-        directions = sobolev @ gradients
-        slopes = (directions * gradients).sum((-2, -1))
-        trial = inner - rate[..., None, None] * directions
-        energies_there, gradients_there = energy_of(trial)
-        taken = energies_there <= energies - 1e-4 * rate * slopes
-        # Barzilai and Borwein's step in the Sobolev norm; none where the curvature is not positive.
-        curvature = 1 - (directions * gradients_there).sum((-2, -1)) / slopes
-        longer = torch.where(curvature > 0, 1 / curvature, 2.0).clamp(0.5, 2)
-        rate = rate * torch.where(taken, longer, 0.5)
-        energies = torch.where(taken, energies_there, energies)
-        inner, gradients = (
-            torch.where(taken[..., None, None], *both) for both in ((trial, inner), (gradients_there, gradients))
-        )
-    return torch.cat([first, inner, last], -2), energies, gradients
 
 
 def _sine_modes(line: Tensor, starts: int, seed: int) -> Tensor:
@@ -157,11 +191,3 @@ def _sine_modes(line: Tensor, starts: int, seed: int) -> Tensor:
     return bends.view(starts, *[1] * (line.dim() - 2), nodes, latents) * (line[..., -1:, :] - line[..., :1, :]).norm(
         dim=-1, keepdim=True
     )
-
-
-def _subdivided(path: Tensor, points: int) -> Tensor:
-    """The same broken line, each segment cut into equal parts, at `points` points or a few more."""
-    parts = math.ceil((points - 1) / (path.shape[-2] - 1))
-    weights = torch.arange(parts, 0, -1, device=path.device, dtype=path.dtype) / parts
-    cut = straight(path[..., :-1, :], path[..., 1:, :], weights).flatten(-3, -2)
-    return torch.cat([cut, path[..., -1:, :]], -2)

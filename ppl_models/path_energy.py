@@ -30,6 +30,7 @@ __all__ = [
     "normalised_path_energy",
     "path_energy",
     "pullback_energy",
+    "pullback_segments",
     "segments",
 ]
 
@@ -74,9 +75,7 @@ def pullback_energy(generator: Callable[[Tensor], Tensor], path: Tensor) -> Tens
     Raises:
         UsageError: A path has fewer than two points, or the generator's images do not fit the paths.
     """
-    _check_nodes(path.shape[-2])
-    images = _images(generator, path).flatten(path.dim() - 1)
-    return images.diff(dim=-2).square().sum((-2, -1)) * (path.shape[-2] - 1)
+    return pullback_segments(generator, path).sum(-1) * (path.shape[-2] - 1)
 
 
 class PathEnergyBounds(NamedTuple):
@@ -178,6 +177,12 @@ def segments(generator: Callable[[Tensor], Tensor], path: Tensor, x_a: Tensor, x
     # Around the middle of both images: one difference the size of all images instead of two.
     off, apart = (_squares(x, x.dim() - event_dim) for x in (images - (x_a + x_b) / 2, x_a - x_b))
     return (2 * off + 0.5 * apart) * path.diff(dim=-2).square().sum(-1)
+
+
+def pullback_segments(generator: Callable[[Tensor], Tensor], path: Tensor) -> Tensor:
+    """What each segment adds to the pull-back energy: the squared distance of its images, `(*batch, nodes - 1)`."""
+    _check_nodes(path.shape[-2])
+    return _images(generator, path).flatten(path.dim() - 1).diff(dim=-2).square().sum(-1)
 
 
 def _images(generator: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Mixtures of two latent codes."""
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["spherical", "straight", "variance_preserving"]
+__all__ = ["spherical", "straight", "subdivided", "variance_preserving"]
 
 
 def straight(start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
@@ -64,3 +66,11 @@ def variance_preserving(start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
     """
     a = weights.unsqueeze(-1)
     return a.sqrt() * start.unsqueeze(-2) + (1 - a).sqrt() * end.unsqueeze(-2)
+
+
+def subdivided(path: Tensor, points: int) -> Tensor:
+    """The same broken line, each segment cut into equal parts, at `points` points or a few more."""
+    parts = math.ceil((points - 1) / (path.shape[-2] - 1))
+    weights = torch.arange(parts, 0, -1, device=path.device, dtype=path.dtype) / parts
+    cut = straight(path[..., :-1, :], path[..., 1:, :], weights).flatten(-3, -2)
+    return torch.cat([cut, path[..., -1:, :]], -2)

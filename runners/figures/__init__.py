@@ -2,10 +2,11 @@
 
 from runners.figures.adversarial import generator_losses
 from runners.figures.curves import curves
-from runners.figures.images import grid, interpolation, panels, reconstruction_rows
+from runners.figures.images import filmstrips, grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
 from runners.figures.inversion import inversion
 from runners.figures.mixtures import mixtures
+from runners.figures.paths import path_energies
 from runners.figures.rate_distortion import rate_distortion
 from runners.figures.report import report
 from runners.figures.save import png_bytes, save
@@ -14,6 +15,7 @@ __all__ = [
     "active_units",
     "annealing",
     "curves",
+    "filmstrips",
     "gaps",
     "generator_losses",
     "grid",
@@ -21,6 +23,7 @@ __all__ = [
     "inversion",
     "mixtures",
     "panels",
+    "path_energies",
     "png_bytes",
     "rate_distortion",
     "reconstruction_rows",

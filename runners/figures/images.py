@@ -12,7 +12,7 @@ from torchvision.utils import make_grid
 
 from runners.figures.save import DPI
 
-__all__ = ["grid", "interpolation", "panels", "reconstruction_rows"]
+__all__ = ["filmstrips", "grid", "interpolation", "panels", "reconstruction_rows"]
 
 # All lengths are pixels at DPI; text sizes are points.
 FIGURE_WIDTH, GRID_WIDTH, GRID_HEIGHT = 2200, 1000, 1600
@@ -59,15 +59,35 @@ def reconstruction_rows(rows: Mapping[str, Tensor]) -> Figure:
     Raises:
         ValueError: There is no row, or the rows are not such tensors, or differ in N, H or W.
     """
-    sizes = {label: (len(images), *images.shape[-2:]) for label, images in rows.items()}
-    if len(set(sizes.values())) != 1:
-        raise ValueError(f"reconstruction_rows: expected rows of one (N, H, W), found {sizes or 'no rows'}")
-    (count, height, _), *_ = sizes.values()
-    # Rows may mix grey and RGB: colour is what both can be.
-    images = torch.cat([_checked(images).expand(-1, 3, -1, -1) for images in rows.values()])
-    margin = 2 * MARGIN + max(_text_width(label, LABEL) for label in rows)
-    figure, (axes,) = _layout({"": _assemble(images, columns=count)}, left=margin)
-    axes.set_yticks([_centre(row, height) for row in range(len(rows))], list(rows), fontsize=LABEL)
+    return filmstrips([rows])
+
+
+def filmstrips(groups: Sequence[Mapping[str, Tensor]]) -> Figure:
+    """Rows of images, each with its label at the left, in groups with some room between them.
+
+    Args:
+        groups: Of each the rows, per label `(N, C, H, W)` in [0, 1], with the same N, H and W throughout; labels may
+            have several lines.
+
+    Raises:
+        ValueError: There is no row, or the rows are not such tensors, or differ in N, H or W.
+    """
+    sizes = {(len(images), *images.shape[-2:]) for rows in groups for images in rows.values()}
+    if len(sizes) != 1:
+        raise ValueError(f"expected rows of one (N, H, W), found {sorted(sizes) or 'no rows'}")
+    ((count, height, _),) = sizes
+    pictures, ticks, labels, top = [], [], [], 0
+    for rows in groups:
+        # Rows may mix grey and RGB: colour is what both can be.
+        images = torch.cat([_checked(images).expand(-1, 3, -1, -1) for images in rows.values()])
+        picture = _assemble(images, columns=count)
+        ticks += [top + _centre(row, height) for row in range(len(rows))]
+        labels += rows
+        pictures += [picture, torch.ones(height // 2, *picture.shape[1:])]
+        top += len(picture) + height // 2
+    margin = 2 * MARGIN + max(_text_width(line, LABEL) for label in labels for line in label.split("\n"))
+    figure, (axes,) = _layout({"": torch.cat(pictures[:-1])}, left=margin)
+    axes.set_yticks(ticks, labels, fontsize=LABEL)
     return figure
 
 

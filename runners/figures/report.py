@@ -17,6 +17,9 @@ TERMS = ("elbo", "log_likelihood", "kl")
 LAST_ROWS = 10
 HEADLINE = {"model": "{}", "guide": "{} guide", "objective": "{} objective", "loss": "{} loss", "data": "{}"}
 
+LOOKS = {"assessment.json": "Assessment", "inversion.json": "Inversion", "paths.json": "Paths"}
+"""What commands that look at a finished run leave in its folder."""
+
 STYLE = """
 :root { color-scheme: light dark; --faint: color-mix(in srgb, CanvasText 60%, Canvas); --line: #8884; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1rem; }
@@ -40,7 +43,7 @@ summary { cursor: pointer; font-size: 1.1rem; font-weight: 600; margin: 2rem 0 .
 
 
 def report(folder: Path, *, result: Mapping[str, Any] | None = None) -> Path:
-    """Write `folder/report.html` from the folder's config.json, results, metrics.csv and pictures.
+    """Write `folder/report.html` from the folder's config.json, result.json, metrics.csv, pictures and `LOOKS`.
 
     The page loads nothing: figures and style are inside it. A file that is missing is named in its place.
 
@@ -59,8 +62,7 @@ def report(folder: Path, *, result: Mapping[str, Any] | None = None) -> Path:
         f'<p class="faint">{escape(folder.resolve().name)}</p>',
         "<h2>Result</h2>",
         _missing("result.json") if result is None else _result(result),
-        *_parts("Assessment", _read(folder / "assessment.json") or {}),
-        *_parts("Inversion", _read(folder / "inversion.json") or {}),
+        *(line for name, title in LOOKS.items() for line in _look(title, _read(folder / name) or {})),
         "<h2>Figures</h2>",
         *([_figure(path) for path in sorted(folder.glob("*.png"), key=_natural)] or [_missing("*.png")]),
         log,
@@ -139,17 +141,30 @@ def _result(result: Mapping[str, Any]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _parts(title: str, parts: Mapping[str, Any]) -> list[str]:
-    """The figures of each part of a file of them; lists of them are in the file and in the pictures."""
+def _look(title: str, parts: Mapping[str, Any]) -> list[str]:
+    """The figures of each part of a look at a run; lists of them are in the file and in the pictures."""
     said, steps = [], _number(parts.get("steps", 0))
     for name, found in parts.items():
-        if isinstance(found, dict):
-            figures = {key: value for key, value in _flat(found).items() if not isinstance(value, list)}
-            said += [
-                f"<h2>{title} at step {steps}: {escape(name)}</h2>",
-                _pairs({_words(k): v for k, v in _with_errors(figures).items()}),
-            ]
+        if not isinstance(found, dict):
+            continue
+        figures = {key: value for key, value in _flat(found).items() if not isinstance(value, list)}
+        if not figures and found:
+            continue
+        said.append(f"<h2>{title} at step {steps}: {escape(name)}</h2>")
+        if _alike(list(found.values())):
+            rows = {key: _with_errors(row) for key, row in found.items()}
+            header = next(iter(rows.values()))
+            said.append(_table(["", *map(_words, header)], [[key, *row.values()] for key, row in rows.items()]))
+        else:
+            said.append(_pairs({_words(k): v for k, v in _with_errors(figures).items()}))
     return said
+
+
+def _alike(rows: Sequence[Any]) -> bool:
+    """Whether these are several rows of one table."""
+    if len(rows) < 2 or not all(isinstance(row, dict) for row in rows):
+        return False
+    return all(row.keys() == rows[0].keys() and not {dict, list} & set(map(type, row.values())) for row in rows)
 
 
 def _metrics(path: Path) -> str:

@@ -18,6 +18,7 @@ from ppl_models import (
     normalised_path_energy,
     path_energy,
     pullback_energy,
+    pullback_path,
     spherical,
     straight,
     variance_preserving,
@@ -254,6 +255,90 @@ def test_pullback_geodesics_of_a_linear_generator_are_straight_and_the_others_no
     assert (pullback_energy(linear, least) > energy * (1 + 1e-6)).all()
 
 
+def test_pullback_path_of_a_linear_generator_is_the_line() -> None:
+    matrix = torch.randn(7, 4, dtype=torch.float64)
+    z_a, z_b = codes()
+    found = pullback_path(lambda z: z @ matrix.T, z_a, z_b, nodes=12, starts=3)
+    torch.testing.assert_close(found.path, line(z_a, z_b, 12), rtol=0, atol=1e-6)
+    for bound in (found.straight, found.lower_bound):
+        torch.testing.assert_close(found.energy, bound, rtol=1e-9, atol=0)
+
+
+def sphere(z: Tensor) -> Tensor:
+    """A sphere of radius 1 by its latitude and longitude."""
+    latitude, longitude = z.unbind(-1)
+    ring = latitude.cos()
+    return torch.stack([ring * longitude.cos(), ring * longitude.sin(), latitude.sin()], -1)
+
+
+def test_pullback_paths_on_a_sphere_are_great_circles() -> None:
+    z_a, z_b = torch.tensor([[[0.7, -1.0], [0.2, 0.0]], [[0.7, 1.0], [1.0, 2.0]]], dtype=torch.float64)
+    angle = (sphere(z_a) * sphere(z_b)).sum(-1).acos()
+    for count in (16, 32):
+        found = pullback_path(sphere, z_a, z_b, nodes=count + 1, steps=200)
+        # Equal chords of the great circle's arc: below its squared length, by an error that falls as 1/N².
+        chords = (2 * count * (angle / (2 * count)).sin()).square()
+        torch.testing.assert_close(found.energy, chords, rtol=1e-5, atol=0)
+        assert (found.speed_variation < 1e-3).all()
+        normal = torch.linalg.cross(sphere(z_a), sphere(z_b))
+        assert (sphere(found.path) @ normal[..., None]).abs().max() < 1e-3
+        assert (found.lower_bound < found.energy).all()
+        assert (found.energy < found.straight).all()
+    fine = pullback_path(sphere, z_a, z_b, nodes=33, steps=200, subpoints=2000)
+    assert (fine.energy > found.energy).all()
+    torch.testing.assert_close(fine.energy, angle.square(), rtol=1e-3, atol=0)
+
+
+def test_pullback_paths_go_around_what_images_change_over() -> None:
+    # A cylinder of latents: wound at the rate of a bent coordinate, straight where unrolled.
+    def cylinder(z: Tensor) -> Tensor:
+        angle = z[..., 0] + 0.5 * z[..., 1].square()
+        return torch.stack([angle.cos(), angle.sin(), z[..., 1]], -1)
+
+    z_a, z_b = torch.tensor([[[0.0, -1.0]], [[1.0, 1.5]]], dtype=torch.float64)
+    found = pullback_path(cylinder, z_a, z_b, nodes=65, steps=200)
+    turn = 1.0 + 0.5 * (1.5**2 - 1.0)
+    torch.testing.assert_close(found.energy, torch.tensor([turn**2 + 2.5**2]).double(), rtol=1e-3, atol=0)
+    unrolled = found.path[..., 0] + 0.5 * found.path[..., 1].square()
+    expected = torch.linspace(0.5, 0.5 + turn, 65, dtype=torch.float64)
+    torch.testing.assert_close(unrolled[0], expected, rtol=0, atol=5e-3)
+
+
+def test_another_optimiser_finds_no_less_pullback_energy() -> None:
+    net, (z_a, z_b) = network(gain=2.5).requires_grad_(False), codes(1)
+    found = pullback_path(net, z_a, z_b, steps=150)
+    inner = line(z_a, z_b, 32)[:, 1:-1].clone().requires_grad_()
+    rule = torch.optim.LBFGS([inner], max_iter=500, history_size=30, line_search_fn="strong_wolfe")
+
+    def energy() -> Tensor:
+        rule.zero_grad()
+        whole = pullback_energy(net, torch.cat([z_a[:, None], inner, z_b[:, None]], 1)).sum()
+        whole.backward()
+        return whole
+
+    rule.step(energy)
+    assert found.lower_bound.item() < found.energy.item() < 0.96 * found.straight.item()
+    assert found.energy.item() <= energy().item() * (1 + 1e-3)
+    torch.testing.assert_close(found.energy, pullback_energy(net, found.path))
+
+
+def test_pullback_energy_never_rises_and_pairs_do_not_hang_together() -> None:
+    net, (z_a, z_b) = network(gain=3.0).requires_grad_(False), codes(3)
+    runs = [pullback_path(net, z_a, z_b, steps=steps, starts=1).energy for steps in range(10)]
+    for before, after in zip(runs, runs[1:], strict=False):
+        assert (after <= before).all()
+    alone = pullback_path(net, z_a[1], z_b[1], steps=9, starts=1)
+    torch.testing.assert_close(alone.energy, runs[-1][1])
+
+
+def test_a_generator_of_one_image_has_paths_without_energy() -> None:
+    z_a, z_b = codes()
+    for find in (pullback_path, least_energy_path):
+        found = find(lambda z: 0 * z, z_a, z_b, nodes=6, steps=5)
+        assert found.path.isfinite().all()
+        assert not found.energy.any()
+
+
 def test_regulariser_is_the_straight_energy_over_its_bound() -> None:
     net, (z_a, z_b) = network(), codes(5)
     bounds = energy_bounds(net, z_a, z_b, nodes=6)
@@ -326,6 +411,12 @@ def test_what_is_refused() -> None:
         least_energy_path(net, z_a, z_b[:2])
     with pytest.raises(UsageError, match="one shape"):
         normalised_path_energy(net, z_a, z_b[0])
+    with pytest.raises(UsageError, match="one shape"):
+        pullback_path(net, z_a, z_b[:2])
+    with pytest.raises(UsageError, match="differentiably"):
+        pullback_path(torch.no_grad()(lambda z: net(z)), z_a, z_b)
+    with pytest.raises(UsageError, match="3 and 1"):
+        pullback_path(net, z_a, z_b, starts=0)
     with pytest.raises(UsageError, match="3 and 1"):
         least_energy_path(net, z_a, z_b, nodes=2)
     with pytest.raises(UsageError, match="one shape"):
