@@ -14,7 +14,6 @@ from ppl_models.adversarial import (
     slopes,
 )
 from ppl_models.augmentation import augmented
-from ppl_models.barriers import Barriers, barriers
 from ppl_models.batch import Batch, UsageError
 from ppl_models.cvae import CVAE
 from ppl_models.gan import Critic, Generator
@@ -23,7 +22,8 @@ from ppl_models.ladder import Ladder
 from ppl_models.layers import dcgan_, glorot_
 from ppl_models.least_energy import LeastEnergyPath, least_energy_path, pullback_path
 from ppl_models.likelihoods import Bernoulli, Gaussian
-from ppl_models.minima import Minima, clusters, minima
+from ppl_models.loss_barriers import Barriers, barriers
+from ppl_models.loss_minima import Minima, clusters, minima
 from ppl_models.nets import (
     MLP,
     ConvDecoder,

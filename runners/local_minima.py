@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_models.barriers import barriers
 from ppl_models.inversion import Inversion, images_of, in_double, restarts_needed
-from ppl_models.minima import Minima, clusters, minima, typical_distances
+from ppl_models.loss_barriers import barriers
+from ppl_models.loss_minima import Minima, clusters, minima, typical_distances
 
 __all__ = ["NEAR", "RECOVERED", "images_evidence", "planted_evidence", "sentences"]
 

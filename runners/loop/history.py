@@ -40,9 +40,10 @@ class History:
 
     def record(self, scalars: dict[str, Tensor]) -> None:
         """Take in a step's scalars, without reading them."""
-        values = torch.stack([value.detach() for value in scalars.values()])
+        self._names = self._names or list(scalars)
+        # By name: what was resumed may have been written in another order.
+        values = torch.stack([scalars[name].detach() for name in self._names])
         if self._window is None:
-            self._names = list(scalars)
             self._window = torch.zeros(WINDOW, len(values), dtype=values.dtype, device=values.device)
         self._window[self.step % WINDOW].copy_(values)
         self.step += 1

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl_models import Generator, MLPDecoder, UsageError, barriers, clusters, invert, minima, restarts_needed
 from ppl_models import inversion as module
-from ppl_models.minima import _least_norm
+from ppl_models.loss_minima import _least_norm
 
 DOUBLE = torch.float64
 RATIO = 0.18

@@ -311,3 +311,11 @@ def test_help_shows_the_lines_to_type(capsys: pytest.CaptureFixture) -> None:
         svi.main(["--help"])
     assert exit_code.value.code == 0
     assert "python runners/svi.py --guide amortized" in capsys.readouterr().out
+
+
+def test_scalars_are_recorded_by_name() -> None:
+    """A run that is resumed by another version may return them in another order."""
+    history = History()
+    history.record({"a": torch.tensor(1.0), "b": torch.tensor(2.0)})
+    history.record({"b": torch.tensor(4.0), "a": torch.tensor(3.0)})
+    assert history.final() == {"a": 2.0, "b": 3.0}
