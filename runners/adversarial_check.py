@@ -12,22 +12,25 @@ from runners.loop.errors import first_line
 
 __all__ = ["check_settings", "rehearse"]
 
-LEAST = {"batch": 2, "critic_steps": 1, "generator_steps": 1}
-"""Of counts; 0 of the others. One image has no variety."""
+COUNTS = {"steps": 0, "batch": 2, "critic_steps": 1, "generator_steps": 1, "pictures": 0, "selection": 0}
+"""Settings that are whole numbers, and what they are at least: one image has no variety."""
+
+WEIGHTS = ("penalty", "r1", "path_energy", "fuzz")
 
 
-def check_settings(counts: Mapping[str, Any], weights: Mapping[str, Any], *, average: float | None) -> None:
+def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings that are out of their range.
 
     Raises:
         UsageError: There is one.
     """
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < LEAST.get(name, 0):
-            raise UsageError(f"{name}: found {value!r}, expected a whole number from {LEAST.get(name, 0)} on")
-    for name, value in weights.items():
-        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise UsageError(f"{name}: found {value!r}, expected a number from 0 on")
+    for name, least in COUNTS.items():
+        if not isinstance(settings[name], int) or settings[name] < least:
+            raise UsageError(f"{name}: found {settings[name]!r}, expected a whole number from {least} on")
+    for name in WEIGHTS:
+        if not isinstance(settings[name], (int, float)) or not 0 <= settings[name] < math.inf:
+            raise UsageError(f"{name}: found {settings[name]!r}, expected a number from 0 on")
+    average = settings["average"]
     if average is not None and not 0 <= average < 1:
         raise UsageError(f"average: found {average}, expected a number from 0 to below 1")
 

@@ -1,7 +1,7 @@
 """One step of adversarial training, for the training loop."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ images than it has itself."""
 class AdversarialStep:
     """So many updates of the critic, each on a batch of its own, then so many of the generator.
 
-    Images are in [0, 1] everywhere but here: the critic sees 2x - 1. Every update is one forward and one backward
-    pass, and no update computes a gradient of the other network's weights.
+    Images are in [0, 1] everywhere but here: the critic sees 2x - 1. Every update is one backward pass, which penalties
+    pass twice, and none computes a gradient of the other network's weights.
 
     Args:
         generator: From latents to images.
@@ -69,11 +69,22 @@ class AdversarialStep:
         self.penalty, self.r1, self.path_energy = penalty, r1, path_energy
         self.augment, self.autocast = tuple(augment), autocast
         # Batch norm would mix the statistics of real and generated images where both are in one pass.
-        self.apart = any(isinstance(module, _BatchNorm) for module in critic.modules())
-        if self.apart and (penalty or r1):
+        self.apart = False
+        if any(isinstance(module, _BatchNorm) for module in critic.modules()):
+            self.keep_apart()
+
+    def keep_apart(self) -> None:
+        """Show the critic real and generated images one after the other: its score of one depends on those beside it.
+
+        Raises:
+            UsageError: There is a penalty on its slope at each image.
+        """
+        if self.penalty or self.r1:
             raise UsageError(
-                "a critic with batch norm: images' slopes depend on each other, expected no penalty on them"
+                "a critic whose scores depend on the other images of a batch, as by batch norm: images' slopes do too, "
+                "expected no penalty on them"
             )
+        self.apart = True
 
     def before(self, step: int, steps: int) -> None:
         """Nothing: no schedule is filled in."""
@@ -125,8 +136,8 @@ class AdversarialStep:
             logged = {"generator_loss": loss}
             if self.path_energy:
                 ends = self._noise(2 * max(count // PATH_IMAGES, 1), like=like)
-                # The ends' images take part: held constant, they would draw the generator to a single image.
-                energy = normalised_path_energy(self.generator, *ends.chunk(2), nodes=NODES, detached=False).mean()
+                with _statistics_held(self.generator):
+                    energy = normalised_path_energy(self.generator, *ends.chunk(2), nodes=NODES).mean()
                 total = total + self.path_energy * energy
                 logged |= {"path_energy": energy}
         _descend(total, self.generator_optimizer)
@@ -136,6 +147,19 @@ class AdversarialStep:
 
     def _noise(self, count: int, *, like: Tensor) -> Tensor:
         return torch.randn(count, self.generator.latents, device=like.device, dtype=like.dtype)
+
+
+@contextmanager
+def _statistics_held(network: nn.Module) -> Iterator[None]:
+    """Batch norms normalise as in training, but take nothing in: points of paths are nearer to 0 than latents are."""
+    norms = [norm for norm in network.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:

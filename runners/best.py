@@ -1,5 +1,6 @@
 """Where in a run a figure was smallest, and what was trained there."""
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,17 +26,25 @@ class Best:
 
     def take(self, found: float, module: nn.Module, *, step: int) -> None:
         """Take in what the figure is after so many steps."""
-        if not self.rows or found < min(row[self.figure] for row in self.rows):
+        if self.best is None or found < self._of(self._first()):
             self.best = {name: value.clone() for name, value in module.state_dict().items()}
         self.rows.append({"step": step, self.figure: found})
 
     @property
     def step(self) -> int:
         """The step of the best, 0 before the first look."""
-        return int(min(self.rows, key=lambda row: row[self.figure])["step"]) if self.rows else 0
+        return int(self._first()["step"]) if self.rows else 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.best = state["rows"], state["best"]
+
+    def _first(self) -> dict[str, float]:
+        """The look at which the figure was smallest."""
+        return min(self.rows, key=self._of)
+
+    def _of(self, row: dict[str, float]) -> float:
+        """Its figure; one that is no number is worse than any."""
+        return row[self.figure] if math.isfinite(row[self.figure]) else math.inf

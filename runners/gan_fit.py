@@ -40,6 +40,9 @@ CHOOSING = 2**32 - 1
 """The seed of the latents by which the best generator is chosen, far from those that reports use; torch's generator on
 the CPU takes 32 bits."""
 
+OF_STEP = ("critic_steps", "generator_steps", "penalty", "r1", "path_energy", "augment")
+"""Settings of the step alone."""
+
 SAMPLED = 500
 """Images generated at a time."""
 
@@ -113,9 +116,27 @@ class GanFit(Run):
         device = device_or_default(device)
         data = data.to(device)
         self.generator, self.critic, self.loss = placed(generator, device), placed(critic, device), loss
-        counts = {"steps": steps, "batch": batch, "critic_steps": critic_steps, "generator_steps": generator_steps}
-        weights = {"penalty": penalty, "r1": r1, "path_energy": path_energy, "fuzz": fuzz}
-        check_settings(counts | {"pictures": pictures, "selection": selection}, weights, average=average)
+        settings = {
+            "loss": loss,
+            "steps": steps,
+            "batch": batch,
+            "critic_steps": critic_steps,
+            "generator_steps": generator_steps,
+            "penalty": penalty,
+            "r1": r1,
+            "path_energy": path_energy,
+            "fuzz": fuzz,
+            "augment": list(augment),
+            "average": average,
+            "critic_optimizer": critic_optimizer,
+            "generator_optimizer": generator_optimizer,
+            "precision": precision,
+            "every": every,
+            "pictures": pictures,
+            "selection": selection,
+            "seed": seed,
+        }
+        check_settings(settings)
         if selection and classifier is None:
             raise UsageError("selection: the best generator is chosen by a classifier's features, expected classifier=")
         if selection and len(_held_out(data)) < FEWEST:
@@ -137,12 +158,7 @@ class GanFit(Run):
             self.critic,
             loss_of(loss, fuzz=fuzz),
             **optimizers,
-            critic_steps=critic_steps,
-            generator_steps=generator_steps,
-            penalty=penalty,
-            r1=r1,
-            path_energy=path_energy,
-            augment=augment,
+            **{name: settings[name] for name in OF_STEP},
             average=self.average,
             autocast=partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16"),
         )
@@ -151,26 +167,7 @@ class GanFit(Run):
             step,
             data,
             parts=optimizers | {"average": self.average, "selection": self.selection},
-            settings={
-                "loss": loss,
-                "steps": steps,
-                "batch": batch,
-                "critic_steps": critic_steps,
-                "generator_steps": generator_steps,
-                "penalty": penalty,
-                "r1": r1,
-                "path_energy": path_energy,
-                "fuzz": fuzz,
-                "augment": list(augment),
-                "average": average,
-                "critic_optimizer": critic_optimizer,
-                "generator_optimizer": generator_optimizer,
-                "precision": precision,
-                "every": every,
-                "pictures": pictures,
-                "selection": selection,
-                "seed": seed,
-            },
+            settings=settings,
             device=device,
             out=out,
             origin=origin,
@@ -205,13 +202,14 @@ class GanFit(Run):
         return gan_summary.write(self)
 
     def check(self) -> None:
-        """Ask both networks for two images, as the first step will.
+        """Ask both networks for two images, as the first step will; have the classifier that chooses, if there is one.
 
         Raises:
             UsageError: They do not fit the data.
         """
         batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
-        self._step.apart |= rehearse(self.generator, self.critic, batch.x, seen=self._step.seen)
+        if rehearse(self.generator, self.critic, batch.x, seen=self._step.seen):
+            self._step.keep_apart()
         if self.selection is not None and self.selection.real is None:
             self._find_classifier()
 

@@ -14,6 +14,7 @@ Rows = Sequence[Mapping[str, float]]
 
 TERMS = {"elbo": "ELBO", "log_likelihood": "log-likelihood  E[log p(x | z)]", "kl": "KL"}
 TITLES = TERMS | {
+    "wasserstein_estimate": "Wasserstein estimate",
     "iwae": "importance-weighted bound",
     "kl_weight": "KL weight",
     "lagrange_multiplier": "Lagrange multiplier",

@@ -1,6 +1,8 @@
 """Adversarial training: its updates against ones written by hand, and the command."""
 
+import copy
 import json
+import math
 import os
 import signal
 from dataclasses import replace
@@ -18,6 +20,7 @@ from ppl_models.adversarial import NON_SATURATING, SATURATING, WASSERSTEIN
 from ppl_models.path_energy import path_energy
 from runners import figures, gan, gan_options, gan_summary
 from runners.adversarial_step import AdversarialStep
+from runners.best import Best
 from runners.gan import main
 from runners.gan_fit import GanFit
 from runners.loop.folder import RunFolder
@@ -383,6 +386,8 @@ def test_networks_of_ones_own(tmp_path: Path) -> None:
     assert mixing.sizes[5:8] == [16, 16, 16], "real, generated, and those of the generator's update"
     loaded = gan.load(tmp_path / "run", generator=Own(end=nn.Sigmoid()), critic=Mixing(), data=data)
     assert torch.equal(loaded.samples(4), fit.samples(4))
+    with pytest.raises(UsageError, match="scores depend on the other images"):
+        gan.fit(Own(end=nn.Sigmoid()), Mixing(), data, penalty=1.0, **settings)
     _, critic = networks()
     for generator, judge, message in (
         (Own(end=nn.Tanh()), critic, "images go from -"),
@@ -427,6 +432,26 @@ def test_samples_are_binary_where_the_data_are() -> None:
     data = replace(small.data_set(), binarize="threshold")
     fit = gan.fit(*networks(), data, steps=1, batch=16, progress=False)
     assert set(fit.samples(20).unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_figure_that_is_no_number_is_not_the_best() -> None:
+    best, net = Best("loss"), nn.Linear(1, 1)
+    for step, found in enumerate((math.nan, 2.0, math.nan, 1.0, 3.0)):
+        best.take(found, net, step=step)
+    assert best.step == 3
+
+
+def test_paths_leave_batch_norms_statistics_alone() -> None:
+    """Their points are nearer to 0 than latents are."""
+    first = Generator(DeepConvDecoder(latents=3, shape=(1, 16, 16), norm="batch"))
+    critic, buffers = Critic(MLPEncoder(shape=(1, 16, 16), hidden=(8,))), []
+    for weight in (0.0, 1.0):
+        generator = copy.deepcopy(first)
+        torch.manual_seed(0)
+        step_of(generator, critic, path_energy=weight)._generate(8, like=torch.zeros(()))
+        buffers.append([buffer.clone() for buffer in generator.buffers()])
+    assert all(torch.equal(*pair) for pair in zip(*buffers, strict=True))
+    assert all(norm.track_running_stats for norm in generator.modules() if isinstance(norm, nn.BatchNorm2d))
 
 
 def row(**changed: float) -> dict[str, float]:
