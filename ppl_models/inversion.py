@@ -14,6 +14,8 @@ from ppl_models.batch import UsageError
 __all__ = [
     "Inversion",
     "along_latents",
+    "check_generator",
+    "descended",
     "images_of",
     "in_double",
     "invert",
@@ -23,7 +25,7 @@ __all__ = [
 ]
 
 ROWS_AT_ONCE = 2048
-"""Restarts times images that are descended together, which bounds the memory."""
+"""Codes whose images and gradients are found together, which bounds the memory."""
 
 
 SOLVED = 1e-12
@@ -84,33 +86,35 @@ def invert(
         Codes, losses and gradients of all restarts, without gradients.
 
     Raises:
-        UsageError: A module in training mode, a generator that is not differentiable or does not say its latents,
-            images outside [0, 1] or of another shape than the generator's, or no restart.
+        UsageError: A module in training mode, a generator that is not differentiable, does not take float64 or does
+            not say its latents, images outside [0, 1] or of another shape than the generator's, or no restart.
     """
-    latents, event_dim = _checked(generator, images, latents, restarts)
+    precise, latents, event_dim = _checked(generator, images, latents, restarts)
     batch = images.shape[: images.dim() - event_dim]
     # Drawn on the host in one precision: the same starts on every device, and for every image.
     drawn = torch.randn(restarts, 1, latents, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
         images.device
     )
-    precise = in_double(generator)
     targets = images.detach().reshape(-1, *images.shape[len(batch) :])
     parts = []
     for x in targets.split(max(1, ROWS_AT_ONCE // restarts)):
         z = drawn.expand(restarts, len(x), latents).flatten(0, 1)
         rows = x.flatten(1).expand(restarts, -1, -1).flatten(0, 1)
         start = loss_and_gradient(precise, z, rows.double())[1].norm(dim=-1)
-        z, descended = _descended(generator, z, rows, steps, 0.1)
+        z, lowest = _descended(generator, z, rows, steps, 0.1)
         polished = _polished(generator, precise, z, rows, polish)
         z, loss, gradient = _settled(generator, precise, polished, rows, settle)
-        found = (z, loss, gradient.norm(dim=-1), descended.double(), start)
+        found = (z, loss, gradient.norm(dim=-1), lowest.double(), start)
         parts.append([value.unflatten(0, (restarts, -1)) for value in found])
     whole = [torch.cat(values, 1) for values in zip(*parts, strict=True)]
     return Inversion(*(value.reshape(restarts, *batch, *value.shape[2:]) for value in whole))
 
 
 def restarts_needed(success: float, *, confidence: float = 0.95) -> float:
-    r"""Restarts of which one succeeds at a confidence c: :math:`\ln(1 - c) / \ln(1 - p)`, p the success rate."""
+    r"""Restarts of which one succeeds at a confidence c: :math:`\ln(1 - c) / \ln(1 - p)`, p the success rate.
+
+    The rate is that of one image: with one pooled over images that differ it is too few for them on average.
+    """
     if success <= 0:
         return math.inf
     return 1 if success >= confidence else math.ceil(math.log1p(-confidence) / math.log1p(-success))
@@ -140,23 +144,46 @@ def loss_and_gradient(generator: Callable[[Tensor], Tensor], z: Tensor, x: Tenso
     return loss.detach(), torch.autograd.grad(loss.sum(), z)[0]
 
 
+def descended(
+    slope: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    steps: int,
+    rate: Tensor | float,
+    *,
+    epsilon: float = 1e-8,
+) -> tuple[Tensor, Tensor]:
+    """The best of the points that Adam goes through at a rate that falls as a cosine, and its loss.
+
+    Args:
+        slope: The loss of points, `(*batch)`, and the gradient to follow, of the points' shape.
+        start: Points, `(*batch, *event)`, each of which is descended by itself.
+        steps: Of descent.
+        rate: The first one, as large as a step is.
+        epsilon: Gradients much smaller than this are not followed.
+
+    Returns:
+        Points, `(*batch, *event)`, and their losses, `(*batch)`.
+    """
+    point, (loss, gradient) = start, slope(start)
+    best, least = point, loss
+    mean, square = torch.zeros_like(point), torch.zeros_like(point)
+    for step in range(steps):
+        mean, square = mean.lerp(gradient, 0.1), square.lerp(gradient.square(), 0.01)
+        direction = (mean / (1 - 0.9 ** (step + 1))) / ((square / (1 - 0.99 ** (step + 1))).sqrt() + epsilon)
+        point = point - rate * (1 + math.cos(math.pi * step / steps)) / 2 * direction
+        loss, gradient = slope(point)
+        better = loss < least
+        best = torch.where(better.view(*better.shape, *[1] * (point.dim() - better.dim())), point, best)
+        least = torch.where(better, loss, least)
+    return best, least
+
+
 def _descended(
     generator: Callable[[Tensor], Tensor], z: Tensor, x: Tensor, steps: int, rate: float
 ) -> tuple[Tensor, Tensor]:
-    """The best of the codes that Adam went through, for each row, and its loss."""
-    z = z.to(x.dtype)
-    best, least = z, torch.full(z.shape[:-1], math.inf, device=z.device, dtype=z.dtype)
-    mean, square = torch.zeros_like(z), torch.zeros_like(z)
-    for step in range(steps):
-        loss, gradient = loss_and_gradient(generator, z, x)
-        better = loss < least
-        best, least = torch.where(better[:, None], z, best), torch.where(better, loss, least)
-        mean, square = mean.lerp(gradient, 0.1), square.lerp(gradient.square(), 0.01)
-        direction = (mean / (1 - 0.9 ** (step + 1))) / ((square / (1 - 0.99 ** (step + 1))).sqrt() + 1e-8)
-        z = z - rate * (1 + math.cos(math.pi * step / steps)) / 2 * direction
-    with torch.no_grad():
-        loss = squared_error(generator, z, x)
-    return torch.where((loss < least)[:, None], z, best).double(), torch.minimum(loss, least)
+    """Codes in float64 after a descent in the images' precision, and their losses."""
+    best, least = descended(lambda z: loss_and_gradient(generator, z, x), z.to(x.dtype), steps, rate)
+    return best.double(), least
 
 
 def _polished(
@@ -223,12 +250,42 @@ def along_latents(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         return torch.func.vmap(along)(torch.eye(z.shape[-1], device=z.device, dtype=z.dtype))
 
 
-def _checked(
-    generator: Callable[[Tensor], Tensor], images: Tensor, latents: int | None, restarts: int
-) -> tuple[int, int]:
-    """The number of latents and of an image's dimensions."""
+def check_generator(
+    generator: Callable[[Tensor], Tensor], latents: int, images: Tensor
+) -> tuple[Callable[[Tensor], Tensor], torch.Size]:
+    """What a generator is in float64, and the shape of its images.
+
+    Args:
+        generator: As in `invert`.
+        latents: How many.
+        images: Of the device and precision that it is to be used in.
+
+    Raises:
+        UsageError: A module in training mode, a generator that is not differentiable or does not take float64.
+    """
     if isinstance(generator, nn.Module) and any(module.training for module in generator.modules()):
         raise UsageError("the generator is in training mode, expected generator.eval(): batch norm would couple rows")
+    with torch.enable_grad():
+        z = torch.zeros(1, latents, device=images.device, dtype=images.dtype, requires_grad=True)
+        made = generator(z)
+    if not made.requires_grad:
+        raise UsageError("the generator's images do not depend on their latents differentiably, expected a gradient")
+    precise = in_double(generator)
+    try:
+        with torch.no_grad():
+            precise(z.detach().double())
+    except RuntimeError as error:
+        raise UsageError(
+            "the generator does not take codes in float64, which what is found is measured in: "
+            "expected a module, or a function that works in its codes' precision"
+        ) from error
+    return precise, made.shape[1:]
+
+
+def _checked(
+    generator: Callable[[Tensor], Tensor], images: Tensor, latents: int | None, restarts: int
+) -> tuple[Callable[[Tensor], Tensor], int, int]:
+    """The generator in float64, the number of latents and that of an image's dimensions."""
     latents = getattr(generator, "latents", None) if latents is None else latents
     if not isinstance(latents, int):
         raise UsageError(f"latents: found {latents}, expected their number, which the generator does not say")
@@ -236,14 +293,9 @@ def _checked(
         raise UsageError(f"restarts: found {restarts}, expected 1 or more")
     if not images.is_floating_point():
         raise UsageError(f"images of {images.dtype}, expected floating point")
-    with torch.enable_grad():
-        z = torch.zeros(1, latents, device=images.device, dtype=images.dtype, requires_grad=True)
-        made = generator(z)
-    event = made.shape[1:]
-    if not made.requires_grad:
-        raise UsageError("the generator's images do not depend on their latents differentiably, expected a gradient")
+    precise, event = check_generator(generator, latents, images)
     if images.shape[images.dim() - len(event) :] != event or images.dim() < len(event):
         raise UsageError(f"images of shape {tuple(images.shape)}, expected (*batch, *event) with event {tuple(event)}")
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise UsageError("images: found values outside [0, 1], expected grey values from 0 to 1")
-    return latents, len(event)
+    return precise, latents, len(event)
