@@ -10,7 +10,6 @@
 In Python: `assess(fit)`, or one part, `assess(fit, parts=["gaps"])`.
 """
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,21 +17,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from matplotlib.figure import Figure
-from torch import nn
 
 from guides.gaps import SEARCH
 from ppl_models import UsageError
-from runners import figures
 from runners.assessment import annealing, codes, importance, inference_gaps, lines
 from runners.fit import Fit, settled
 from runners.gan_fit import GanFit
-from runners.loading import load_run, newest_or_quick
-from runners.loop.checkpoint import digest
-from runners.loop.command import Parser, command, given_path, natural, positive
+from runners.look import Look, at_least, look_at, opened, writable
+from runners.loop.command import Parser, command, positive
 from runners.loop.folder import RunFolder
 from runners.metrics.measures import table
-from runners.origin import device_of
 from runners.sample_quality import over_seeds, sample_quality, several
 from runners.summary import GREY, is_grey
 
@@ -44,15 +38,14 @@ PARTS = {"importance": 1000, "annealing": 32, "gaps": 100, "codes": 2000, "sampl
 QUICK = {"images": 20, "samples": 100, "chains": 4, "temperatures": [50], "updates": 50}
 
 
-class Assessment(dict[str, Any]):
+class Assessment(Look):
     """Figures by part, as in assessment.json, and the pictures; shown as a table."""
 
-    def __init__(self, **figures: Any) -> None:
-        super().__init__(figures)
-        self.pictures: dict[str, Figure] = {}
+    file, prefix = "assessment.json", "assessment_"
 
-    def __repr__(self) -> str:
-        return "\n".join(lines(self))
+    def lines(self) -> list[str]:
+        """A table."""
+        return lines(self)
 
 
 def assess(
@@ -94,13 +87,8 @@ def assess(
         UsageError: A part that was asked for is none, or the guide cannot give it.
     """
     _check(parts=parts, split=split, start=start, precision=precision)
-    counts = {"images": images, "samples": samples, "chains": chains, "leapfrog": leapfrog, "updates": updates}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise UsageError(f"{name}: found {value}, expected 1 or more")
-    folder = fit.folder if out is None else RunFolder(Path(out))
-    if folder and not (folder.holds_run and os.access(folder.path, os.W_OK)):
-        raise UsageError(f"{folder.path}: not a run folder that can be written to")  # before minutes of work
+    at_least(images=(images, 1), samples=(samples, 1), chains=(chains, 1), leapfrog=(leapfrog, 1), updates=(updates, 1))
+    folder = writable(fit, out)
     classifiers = folder and folder.path.resolve().parent / "classifiers"
     carried = getattr(fit.pieces.get("guide"), "carried", False)
     common = {"seed": seed, "rows": split == "train" and not carried}
@@ -116,8 +104,7 @@ def assess(
             None,
         ),
     }
-    state = digest(*(piece for piece in fit.pieces.values() if isinstance(piece, nn.Module)))
-    found = Assessment(data=fit.data.name, steps=fit.history.step, state=state)
+    found = Assessment(fit)
     adversarial = isinstance(fit, GanFit)
     if not adversarial and is_grey(fit):
         found["likelihood"] = GREY
@@ -143,7 +130,8 @@ def assess(
         if picture is not None:
             found.pictures[part] = picture
         if folder:
-            _write(folder, found, part)
+            _drop_stale(folder, found, part)
+        found.write(folder)
     return found
 
 
@@ -172,30 +160,18 @@ def _earlier(folder: RunFolder, now: Assessment) -> dict[str, Any]:
     return {part: earlier[part] for part in PARTS if part in earlier} if same else {}
 
 
-def _write(folder: RunFolder, found: Assessment, part: str) -> None:
-    folder.write_json("assessment.json", found)
+def _drop_stale(folder: RunFolder, found: Assessment, part: str) -> None:
+    """Remove pictures of an earlier assessment, which no figure belongs to any more."""
     for name in PARTS:
-        picture = folder.path / f"assessment_{name}.png"
-        if name in found.pictures:
-            figures.save(found.pictures[name], picture)
-        elif name == part or name not in found:
-            picture.unlink(missing_ok=True)  # of an earlier assessment, which no figure belongs to any more
-    figures.report(folder.path)
+        if name not in found.pictures and (name == part or name not in found):
+            (folder.path / f"{found.prefix}{name}.png").unlink(missing_ok=True)
 
 
 @command(resumes=False)
 def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
     """Run the command; returns the assessment, or that of each run."""
     parser = Parser("How good the inference of a run and its samples are.", __doc__)
-    parser.usage = "%(prog)s [RUN …] [options]"  # a list of parts would swallow a run behind it
     add = parser.add_argument
-    add(
-        "run",
-        type=given_path,
-        nargs="*",
-        metavar="RUN",
-        help="run folders of svi.py or gan.py, before the options (default: the newest under runs/)",
-    )
     add("--parts", nargs="+", choices=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     add("--split", choices=["test", "train"], help="which images (default: test)")
     counts = ", ".join(f"{part} {count:,}" for part, count in PARTS.items())
@@ -217,27 +193,11 @@ def main(argv: Sequence[str] | None = None) -> Assessment | list[Assessment]:
         help=f"gradient steps in search of each image's best posterior (default: {SEARCH.steps})",
     )
     add("--precision", choices=["float32", "bf16"], help="of the networks (default: float32); densities are float32")
-    add("--seed", type=natural, help="of all noise (default: 0)")
-    add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
-    add("--data-root", type=given_path, help="folder with data sets (default: the run's, $PPL_DATA, data/)")
-    add("--model", help="FILE.py:NAME, where the run's model is your own")
-    add("--guide", help="the same for its guide")
-    add("--quick", action="store_true", help="few images, samples and temperatures, to see that all is well")
-    options = vars(parser.parse_args(argv))
-    settings = QUICK if options.pop("quick", False) else {}
-    folders = options.pop("run", None) or [newest_or_quick()]
-    own = {name: options.pop(name) for name in ("model", "guide") if name in options}
-    place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
-    fits = [load_run(folder, **own, **place) for folder in folders]  # before any work
-    every = []
-    for folder, fit in zip(folders, fits, strict=True):
-        every.append(assess(fit, out=folder, **(settings | options)))
-        print(f"{fit!r} ← {folder}", file=sys.stderr)
-        print(every[-1])
-        print(folder / "report.html")
-    asked = "samples" in (options.get("parts") or PARTS)
+    runs, settings = opened(parser, argv, quick=QUICK)
+    every = look_at(assess, runs, settings)
+    asked = "samples" in (settings.get("parts") or PARTS)
     figures = [found.get("samples", {}) if asked else {} for found in every]
-    seen = [(folder, fit, one) for folder, fit, one in zip(folders, fits, figures, strict=True) if "images" in one]
+    seen = [(*run, one) for run, one in zip(runs, figures, strict=True) if "images" in one]
     if len(seen) > 1:
         named = several([(folder.name, figures) for folder, _, figures in seen])
         configs = [RunFolder(folder).read_json("config.json") | {"done": fit.history.step} for folder, fit, _ in seen]

@@ -4,12 +4,12 @@
     python runners/interpolate.py runs/B                paths.json, paths.png and path_energies.png go into runs/B
     python runners/interpolate.py runs/B --pairs 20 --nodes 64 --starts 4
     python runners/interpolate.py runs/C --label 3      a class-conditional model's threes
+    python runners/interpolate.py runs/B --images 0 1 2 3         between test images 0 and 1, and 2 and 3
+    python runners/interpolate.py runs/A runs/B runs/C  a table, such as of GANs with and without --path-energy (S17)
 
 In Python: `interpolate(fit)`.
 """
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +19,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+import ppl_models
 from ppl_models import UsageError
 from runners import figures
-from runners.fit import Fit
+from runners.fit import Fit, settled
 from runners.gan_fit import GanFit
-from runners.generators import generator_of
-from runners.interpolation import ENERGIES, PathsOfAKind, figures_of, lines, lower_bounds, paths_between, short
-from runners.loading import load_run, newest_or_quick
-from runners.loop.command import Parser, command, given_path, natural, positive
+from runners.generators import WHICH, Which, generator_of
+from runners.interpolation import ENERGIES, PathsOfAKind, figures_of, lines, paths_between, short, table
+from runners.look import Look, at_least, look_at, opened, writable
+from runners.loop.command import Parser, command, natural, positive
 from runners.loop.folder import RunFolder
-from runners.origin import device_of
+from runners.loop.random import forked
+from runners.predictive import latents
 
 __all__ = ["Interpolation", "interpolate", "main"]
 
@@ -36,22 +38,21 @@ SHOWN = 3
 """Pairs whose filmstrips are drawn."""
 
 IMAGES = 11
-"""Images of a filmstrip."""
+"""Images of a filmstrip, given ones among them."""
 
 NAMES = {"path_energy": "path energy", "pullback_energy": "pull-back energy"}
 
 QUICK = {"pairs": 3, "nodes": 12, "steps": 20, "starts": 1}
 
 
-class Interpolation(dict[str, Any]):
+class Interpolation(Look):
     """Figures of paths as in paths.json, and the pictures; shown as a table."""
 
-    def __init__(self, **figures: Any) -> None:
-        super().__init__(figures)
-        self.pictures: dict[str, Figure] = {}
+    file = "paths.json"
 
-    def __repr__(self) -> str:
-        return "\n".join(lines(self))
+    def lines(self) -> list[str]:
+        """A table."""
+        return lines(self)
 
 
 def interpolate(
@@ -61,64 +62,89 @@ def interpolate(
     nodes: int = 32,
     steps: int = 100,
     starts: int = 2,
+    images: Sequence[int] | None = None,
     label: int | None = None,
+    which: Which | None = None,
     seed: int = 0,
     out: Path | str | None = None,
 ) -> Interpolation:
-    """Measure paths of five kinds between codes from the prior, and draw them.
+    """Measure paths of five kinds between codes from the prior, or of images, and draw them.
+
+    Images have the codes that the guide samples for them, or that `ppl_models.invert` finds for a GAN, the best of its
+    restarts. They are then what the path energy asks to stay close to, in place of the images of both codes.
 
     Where there is a run folder, what is found is written into it.
 
     Args:
         fit: A GAN, or a fit of a model with one latent; it is not changed.
-        pairs: Pairs of codes, the first of which do not depend on how many there are.
+        pairs: Pairs of codes from the prior, the first of which do not depend on how many there are.
         nodes: Points of a path, both ends among them.
         steps: Of descent, to paths of least energy.
         starts: Descents for each pair.
-        label: The class that a conditional model is asked for.
+        images: Test images in place of codes from the prior, by their numbers from 0: from the first to the second,
+            from the third to the fourth, and so on.
+        label: The class that a conditional model is asked for all along a path; images have to be of it.
+        which: Of a GAN's generators; by default the average, where one is kept, else as it is.
         seed: Of the codes and of what the descents start from.
         out: The run folder; by default the fit's, if it has one.
 
     Raises:
         UsageError: A setting that means nothing, a folder that cannot be written to, or a model of several latents.
     """
-    least = {"pairs": (pairs, 1), "nodes": (nodes, 3), "steps": (steps, 1), "starts": (starts, 1)}
-    for name, (value, from_there) in least.items():
-        if value < from_there:
-            raise UsageError(f"{name}: found {value}, expected {from_there} or more")
-    folder = fit.folder if out is None else RunFolder(Path(out))
-    if folder and not (folder.holds_run and os.access(folder.path, os.W_OK)):
-        raise UsageError(f"{folder.path}: not a run folder that can be written to")  # before minutes of work
-    generator, started = generator_of(fit, label=label), time.monotonic()
-    # On the host, so that every device has the same codes.
-    codes = torch.randn(pairs, 2, generator.latents, generator=torch.Generator().manual_seed(seed))
-    z_a, z_b = codes.to(fit.device).unbind(1)
+    at_least(pairs=(pairs, 1), nodes=(nodes, 3), steps=(steps, 1), starts=(starts, 1))
+    folder, started = writable(fit, out), time.monotonic()
+    generator = generator_of(fit, label=label, which=which)
+    if images is None:
+        # On the host, so that every device has the same codes.
+        codes = torch.randn(pairs, 2, generator.latents, generator=torch.Generator().manual_seed(seed))
+        ends = codes.to(fit.device).unbind(1)
+    else:
+        ends = _ends(fit, generator, images, label=label, seed=seed)
     settings = {"nodes": nodes, "steps": steps, "starts": starts, "seed": seed}
-    paths, lower = paths_between(generator, z_a, z_b, **settings), lower_bounds(generator, z_a, z_b)
+    paths, lower = paths_between(generator, *ends, **settings)
+    given = {"images": images and list(images), "label": label, "which": which}
     found = Interpolation(
-        data=fit.data.name,
-        steps=fit.history.step,
+        fit,
         latents=generator.latents,
-        pairs_of_codes=pairs,
+        pairs_of_codes=len(ends[0]),
         descent_steps=steps,
         **{name: settings[name] for name in ("nodes", "starts", "seed")},
-        **({} if label is None else {"label": label}),
+        **{name: value for name, value in given.items() if value is not None},
         device=str(fit.device),
         **figures_of(paths, lower),
         seconds=round(time.monotonic() - started, 1),
     )
-    found.pictures = {"paths": _filmstrips(generator, paths, found), "path_energies": _energies(paths, lower)}
-    if folder:
-        folder.write_json("paths.json", found)
-        for name, picture in found.pictures.items():
-            figures.save(picture, folder.path / f"{name}.png")
-        figures.report(folder.path)
+    strips = _filmstrips(generator, paths, found, *ends[2:])
+    found.pictures = {"paths": strips, "path_energies": _energies(paths, lower)}
+    found.write(folder)
     return found
 
 
+def _ends(
+    fit: Fit | GanFit, generator: nn.Module, images: Sequence[int], *, label: int | None, seed: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Codes and pixels of pairs of test images: z_a, z_b, x_a, x_b."""
+    test = fit.data.test
+    if not images or len(images) % 2:
+        raise UsageError(f"images: found {len(images)}, expected pairs of them")
+    for number in images:
+        if not 0 <= number < len(test):
+            raise UsageError(f"images: found {number}, expected 0 to {len(test) - 1}")
+        if label is not None and test.labels[number] != label:
+            raise UsageError(f"images: found {number} of class {int(test.labels[number])}, expected class {label}")
+    batch = settled(test).gather(torch.tensor(images, device=fit.device))
+    if isinstance(fit, GanFit):
+        found = ppl_models.invert(generator, batch.x, seed=seed)
+        z = found.z.take_along_dim(found.loss.argmin(0)[None, :, None], 0).squeeze(0).to(batch.x)
+    else:
+        with fit.aside(), forked(seed, fit.device):
+            z = latents(fit.posterior(batch), batch)
+    return z[::2], z[1::2], batch.x[::2], batch.x[1::2]
+
+
 @torch.no_grad()
-def _filmstrips(generator: nn.Module, paths: dict[str, PathsOfAKind], found: Interpolation) -> Figure:
-    """Images along the paths of a few pairs, a row for each kind, beside its energies."""
+def _filmstrips(generator: nn.Module, paths: dict[str, PathsOfAKind], found: Interpolation, *ends: Tensor) -> Figure:
+    """Images along the paths of a few pairs, a row for each kind, beside its energies; given ones at both ends."""
 
     def label(kind: str, pair: int) -> str:
         of, said = found["pairs"][kind], []
@@ -128,11 +154,16 @@ def _filmstrips(generator: nn.Module, paths: dict[str, PathsOfAKind], found: Int
             said.append(f"{NAMES[name]} {short(of[name][pair])}{beside}")
         return "\n".join([kind, *said])
 
+    def strip(path: Tensor, pair: int) -> Tensor:
+        first, last = ([x[pair, None]] for x in ends) if ends else ([], [])
+        return torch.cat([*first, generator(path[pair, shown]), *last])
+
     nodes = found["nodes"]
-    shown = torch.linspace(0, nodes - 1, min(IMAGES, nodes)).round().long().to(paths["straight"].path.device)
+    shown = torch.linspace(0, nodes - 1, min(IMAGES - len(ends), nodes)).round().long()
+    shown = shown.to(paths["straight"].path.device)
     return figures.filmstrips(
         [
-            {label(kind, pair): generator(of.path[pair, shown]) for kind, of in paths.items()}
+            {label(kind, pair): strip(of.path, pair) for kind, of in paths.items()}
             for pair in range(min(SHOWN, found["pairs_of_codes"]))
         ]
     )
@@ -140,46 +171,42 @@ def _filmstrips(generator: nn.Module, paths: dict[str, PathsOfAKind], found: Int
 
 def _energies(paths: dict[str, PathsOfAKind], lower: dict[str, Tensor]) -> Figure:
     """Both energies along the paths of the first pair, and of all pairs."""
-    return figures.path_energies(
-        {name: {kind: getattr(of, name) for kind, of in paths.items()} for name in ENERGIES}, lower
-    )
+    speeds = {name: {kind: of.speeds[name] for kind, of in paths.items()} for name in ENERGIES}
+    return figures.path_energies(speeds, lower)
+
+
+def _samples(folder: Path, fit: Fit | GanFit, found: Interpolation) -> dict[str, Any] | None:
+    """What the run's assessment says of samples of the same generator in the same state."""
+    if not (folder / "assessment.json").exists():
+        return None
+    assessed, which = RunFolder(folder).read_json("assessment.json"), found.get("which")
+    samples = assessed.get("samples", {}) if assessed.get("state") == found["state"] else {}
+    if which == "best":
+        samples = samples.get("best", {})
+    elif which == "last" and fit.average is not None:
+        samples = {}  # assessed are those of the average
+    return samples if "images" in samples else None
 
 
 @command(resumes=False)
-def main(argv: Sequence[str] | None = None) -> Interpolation:
-    """Run the command; returns what it found."""
+def main(argv: Sequence[str] | None = None) -> Interpolation | list[Interpolation]:
+    """Run the command; returns what it found, of each run where there are several."""
     parser = Parser("Paths between latent codes through a run's generator, with their energies.", __doc__)
-    parser.usage = "%(prog)s [RUN] [options]"
     add = parser.add_argument
-    add(
-        "run",
-        type=given_path,
-        nargs="?",
-        metavar="RUN",
-        help="a run folder of svi.py or gan.py (default: the newest under runs/)",
-    )
     add("--pairs", type=positive, help="pairs of codes from the prior (default: 10)")
     add("--nodes", type=positive, help="points of a path (default: 32)")
     add("--steps", type=positive, help="of descent, to paths of least energy (default: 100)")
     add("--starts", type=positive, help="descents for each pair (default: 2)")
+    add("--images", type=natural, nargs="+", metavar="I", help="between test images, two and two, instead of codes")
     add("--label", type=natural, help="the class that a conditional model is asked for")
-    add("--seed", type=natural, help="of the codes and the starts (default: 0)")
-    add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
-    add("--data-root", type=given_path, help="folder with data sets (default: the run's, $PPL_DATA, data/)")
-    add("--model", help="FILE.py:NAME, where the run's model is your own")
-    add("--guide", help="the same for its guide")
-    add("--quick", action="store_true", help="few pairs, nodes and steps, to see that all is well")
-    options = vars(parser.parse_args(argv))
-    settings = QUICK if options.pop("quick", False) else {}
-    own = {name: options.pop(name) for name in ("model", "guide") if name in options}
-    place = {"device": device_of(options.pop("device", None)), "data_root": options.pop("data_root", None)}
-    folder = options.pop("run", None) or newest_or_quick()
-    fit = load_run(folder, **own, **place)
-    found = interpolate(fit, out=folder, **(settings | options))
-    print(f"{fit!r} ← {folder}", file=sys.stderr)
-    print(found)
-    print(folder / "report.html")
-    return found
+    add("--which", choices=WHICH, help="of a GAN's generators (default: the average, where one is kept, else the last)")
+    runs, settings = opened(parser, argv, quick=QUICK)
+    every = look_at(interpolate, runs, settings)
+    if len(every) == 1:
+        return every[0]
+    rows = [(run[0].name, found, _samples(*run, found)) for run, found in zip(runs, every, strict=True)]
+    print("", *table(rows), sep="\n")
+    return every
 
 
 if __name__ == "__main__":

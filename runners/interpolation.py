@@ -1,22 +1,34 @@
 """Paths between two latents of a generator, straight, mixed otherwise, or of least energy, and what each costs."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ppl_models import least_energy_path, pullback_path, spherical, straight, variance_preserving
-from ppl_models.path_energy import end_images, lower_bound, pullback_segments, segments
+from ppl_models.path_energy import end_images, pullback_segments, segments
 from ppl_models.paths import subdivided
+from runners.metrics.measures import SETTINGS, cell
 
-__all__ = ["ENERGIES", "KINDS", "PathsOfAKind", "figures_of", "lines", "lower_bounds", "paths_between", "short"]
+__all__ = ["ENERGIES", "KINDS", "PathsOfAKind", "figures_of", "lines", "paths_between", "short", "table"]
 
 KINDS = ("straight", "variance-preserving", "spherical", "pull-back", "least energy")
 
 ENERGIES = {"path_energy": "least energy", "pullback_energy": "pull-back"}
 """What is measured, and the kind of path that has least of it."""
+
+COLUMNS = {
+    "straight_over_lower": "straight path energy / lower bound",
+    "least_over_lower": "least path energy / lower bound",
+    "path_energy_gain_percent": "gain %",
+    "pullback_energy_gain_percent": "pull-back gain %",
+    "frechet_distance": "Fréchet distance",
+    "reverse_kl": "reverse KL",
+    "classes_percent": "classes above 1 %",
+}
+"""What a table of several runs shows, and how it calls it."""
 
 FINE = 500
 """Points at which energies are summed: what was minimised on a few nodes is judged by what lies between them too."""
@@ -30,71 +42,83 @@ class PathsOfAKind(NamedTuple):
 
     Attributes:
         path: Points at equal times, `(pairs, nodes, latents)`.
-        path_energy: The weighted squared speed of the codes along the path, `(pairs, points)`.
-        pullback_energy: The squared speed of the images, likewise.
+        path_speed: The weighted squared speed of the codes along the path, `(pairs, points)`.
+        image_speed: The squared speed of the images, likewise.
         path_variation: Standard deviation over mean of the first between the nodes, `(pairs)`.
-        pullback_variation: The same of the second.
+        image_variation: The same of the second.
         norm: The least norm of a code over the root of the dimensions, `(pairs)`; about 1 for codes from the prior.
     """
 
     path: Tensor
-    path_energy: Tensor
-    pullback_energy: Tensor
+    path_speed: Tensor
+    image_speed: Tensor
     path_variation: Tensor
-    pullback_variation: Tensor
+    image_variation: Tensor
     norm: Tensor
+
+    @property
+    def speeds(self) -> dict[str, Tensor]:
+        """What the mean of is an energy, by the energy's name."""
+        return dict(zip(ENERGIES, (self.path_speed, self.image_speed), strict=True))
+
+    @property
+    def variations(self) -> dict[str, Tensor]:
+        """How uneven that is, likewise."""
+        return dict(zip(ENERGIES, (self.path_variation, self.image_variation), strict=True))
 
 
 def paths_between(
     generator: Callable[[Tensor], Tensor],
     z_a: Tensor,
     z_b: Tensor,
+    x_a: Tensor | None = None,
+    x_b: Tensor | None = None,
     *,
     nodes: int = 32,
     steps: int = 100,
     starts: int = 2,
     seed: int = 0,
     subpoints: int = FINE,
-) -> dict[str, PathsOfAKind]:
-    """Paths of all `KINDS` between pairs of codes, measured on as many points.
+) -> tuple[dict[str, PathsOfAKind], dict[str, Tensor]]:
+    """Paths of all `KINDS` between pairs of codes, measured on as many points, and what no path's energies are below.
 
     Args:
         generator: From latents `(*, latents)` to images `(*, *event)`, differentiable; a module in eval mode.
         z_a: Where the paths start, `(pairs, latents)`.
         z_b: Where they end, the same shape.
+        x_a: The first image of the path energy, `(pairs, *event)`; G(z_a) by default.
+        x_b: The second image, likewise.
         nodes: Points of a path, straight in between.
         steps: Of descent, to those of least energy.
         starts: Descents for each pair.
         seed: Of what these differ by.
         subpoints: How finely energies are summed, in points or a few more.
 
+    Returns:
+        The paths by kind, and the lower bounds by energy, `(pairs)`; that of the pull-back energy is always between
+        G(z_a) and G(z_b).
+
     Raises:
         UsageError: As `least_energy_path`.
     """
+    with torch.no_grad():
+        x_a, x_b = end_images(generator, z_a, z_b, x_a, x_b)
     several = {"nodes": nodes, "steps": steps, "starts": starts, "seed": seed}
     time = torch.linspace(0, 1, nodes, device=z_a.device, dtype=z_a.dtype)
     # The same codes as at equal steps of the weight, at an even rate.
     even = (math.pi / 2 * time).sin().square()
     parts: dict[str, list[PathsOfAKind]] = {kind: [] for kind in KINDS}
-    for a, b in zip(z_a.split(PAIRS), z_b.split(PAIRS), strict=True):
-        made = (
-            straight(b, a, time),
-            variance_preserving(b, a, even),
-            spherical(b, a, time),
-            pullback_path(generator, a, b, **several).path,
-            least_energy_path(generator, a, b, **several).path,
-        )
-        for kind, path in zip(KINDS, made, strict=True):
-            parts[kind].append(_measured(generator, path, subpoints))
-    return {kind: PathsOfAKind(*map(torch.cat, zip(*some, strict=True))) for kind, some in parts.items()}
-
-
-def lower_bounds(generator: Callable[[Tensor], Tensor], z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
-    """What no path's energies are below, `(pairs)` each, by energy."""
-    with torch.no_grad():
-        x_a, x_b = end_images(generator, z_a, z_b, None, None)
-        apart = (x_a - x_b).flatten(1).square().sum(-1)
-        return {"path_energy": lower_bound(z_a, z_b, x_a, x_b), "pullback_energy": apart}
+    lower: dict[str, list[Tensor]] = {name: [] for name in ENERGIES}
+    for a, b, *ends in zip(*(both.split(PAIRS) for both in (z_a, z_b, x_a, x_b)), strict=True):
+        geodesic = pullback_path(generator, a, b, **several)
+        least = least_energy_path(generator, a, b, *ends, **several)
+        mixed = straight(b, a, time), variance_preserving(b, a, even), spherical(b, a, time)
+        for kind, path in zip(KINDS, (*mixed, geodesic.path, least.path), strict=True):
+            parts[kind].append(_measured(generator, path, *ends, subpoints))
+        for name, bound in zip(ENERGIES, (least.lower_bound, geodesic.lower_bound), strict=True):
+            lower[name].append(bound)
+    paths = {kind: PathsOfAKind(*map(torch.cat, zip(*some, strict=True))) for kind, some in parts.items()}
+    return paths, {name: torch.cat(bounds) for name, bounds in lower.items()}
 
 
 def figures_of(paths: Mapping[str, PathsOfAKind], lower: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -103,9 +127,9 @@ def figures_of(paths: Mapping[str, PathsOfAKind], lower: Mapping[str, Tensor]) -
     by_pair: dict[str, dict[str, Tensor]] = {}
     for kind, of in paths.items():
         by_pair[kind] = {}
-        for name, variation in zip(ENERGIES, (of.path_variation, of.pullback_variation), strict=True):
-            energy, on_the_line = getattr(of, name).mean(-1), getattr(line, name).mean(-1)
-            gain = 100 * (1 - energy / on_the_line)
+        for name in ENERGIES:
+            energy, on_the_line = of.speeds[name].mean(-1), line.speeds[name].mean(-1)
+            gain, variation = 100 * (1 - energy / on_the_line), of.variations[name]
             by_pair[kind] |= {name: energy, f"{name}_gain_percent": gain, f"{name}_speed_variation": variation}
         by_pair[kind]["smallest_norm"] = of.norm
     bounds = {}
@@ -115,6 +139,7 @@ def figures_of(paths: Mapping[str, PathsOfAKind], lower: Mapping[str, Tensor]) -
         held = (below <= slack * least) & (least <= slack * on_the_line)
         means = {"lower": below, "least": least, "straight": on_the_line}
         bounds[name] = {key: _plain(value.mean()) for key, value in means.items()}
+        bounds[name] |= _means({"straight_over_lower": on_the_line / below, "least_over_lower": least / below})
         bounds[name] |= {"held": int(held.sum()), "pairs": len(held)}
     kinds = {kind: _means(figures) for kind, figures in by_pair.items()}
     pairs = {kind: {key: [_plain(v) for v in value] for key, value in one.items()} for kind, one in by_pair.items()}
@@ -142,10 +167,38 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     return [line.rstrip() for line in said]
 
 
-@torch.no_grad()
-def _measured(generator: Callable[[Tensor], Tensor], path: Tensor, subpoints: int) -> PathsOfAKind:
-    x_a, x_b = end_images(generator, path[:, 0], path[:, -1], None, None)
+def table(runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]) -> list[str]:
+    """The lines of a Markdown table, a row a run; means and standard errors are over the pairs.
 
+    Args:
+        runs: For each its name, what was found of its paths, and what `measure` returned for its samples, if that is
+            known; what was measured otherwise than the first of these is left out.
+    """
+    how = next(({of: samples[of] for of in SETTINGS} for *_, samples in runs if samples is not None), {})
+    rows, left_out = [], False
+    for name, found, samples in runs:
+        alike = samples is not None and all(samples[setting] == value for setting, value in how.items())
+        left_out |= not alike
+        figures = found["bounds"]["path_energy"] | (dict(samples) if alike else {})
+        for energy, kind in ENERGIES.items():
+            figures |= {key: value for key, value in found["kinds"][kind].items() if key.startswith(f"{energy}_gain")}
+        rows.append(f"| {name} | {' | '.join(cell(figures, column) for column in COLUMNS)} |")
+    first = runs[0][1]
+    said = f"Mean ± standard error over {first['pairs_of_codes']} pairs, of the gain over the straight line too"
+    if "images" in first:
+        said += f"; paths between the images {' '.join(map(str, first['images']))}."
+    else:
+        latents = len({found["latents"] for _, found, _ in runs})
+        said += "; the same codes for each run." if latents == 1 else "; the same codes for runs of as many latents."
+    if left_out:
+        said += " –: no samples were assessed in this state, or in other ways than the first run's."
+    return [f"| | {' | '.join(COLUMNS.values())} |", f"| --- |{' ---: |' * len(COLUMNS)}", *rows, "", said]
+
+
+@torch.no_grad()
+def _measured(
+    generator: Callable[[Tensor], Tensor], path: Tensor, x_a: Tensor, x_b: Tensor, subpoints: int
+) -> PathsOfAKind:
     def speeds(points: Tensor) -> list[Tensor]:
         count = points.shape[-2] - 1
         pieces = segments(generator, points, x_a, x_b), pullback_segments(generator, points)

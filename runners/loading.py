@@ -49,10 +49,11 @@ def load_run(
     return fit
 
 
-def newest_or_quick() -> Path:
-    """The newest run folder under runs/, or that of a quick run where there is none."""
+def newest_or_quick(*, adversarial: bool = False) -> Path:
+    """The newest run folder under runs/, or that of a quick run, of a GAN or a VAE, where there is none."""
     found = newest("svi", "gan")
     if found is not None:
         return found
-    print("no run under runs/: training a quick one", file=sys.stderr)
-    return svi.main(["--guide", "amortized", "--quick"]).folder.path
+    print(f"no run under runs/: training a quick {'GAN' if adversarial else 'VAE'}", file=sys.stderr)
+    trained = gan.main(["--quick"]) if adversarial else svi.main(["--guide", "amortized", "--quick"])
+    return trained.folder.path

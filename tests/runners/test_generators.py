@@ -52,6 +52,13 @@ def test_a_ladder_is_no_generator() -> None:
 
 def test_a_gans_generator_is_its_average_where_one_is_kept() -> None:
     networks = Generator(MLPDecoder(latents=3, shape=SHAPE)), Critic(MLPEncoder(shape=SHAPE))
-    adversarial = gan.fit(*networks, small.data_set(), steps=1, batch=16, average=0.5, progress=False)
+    adversarial = gan.fit(*networks, small.data_set(), steps=3, batch=16, average=0.5, progress=False)
     z = torch.randn(4, 3)
-    torch.testing.assert_close(generator_of(adversarial)(z), adversarial.average.module.eval()(z))
+    average, last = adversarial.average.module.eval(), adversarial.generator.eval()
+    assert not torch.equal(average(z), last(z))
+    for which, expected in ((None, average), ("average", average), ("last", last)):
+        torch.testing.assert_close(generator_of(adversarial, which=which)(z), expected(z))
+    with pytest.raises(UsageError, match="best: no generator"):
+        generator_of(adversarial, which="best")
+    with pytest.raises(UsageError, match="which: found 'last'"):
+        generator_of(vae(), which="last")

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import small
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from guides import Amortized, Diagonal
-from ppl_models import MLPEncoder, UsageError
+from ppl_models import Critic, Generator, MLPDecoder, MLPEncoder, UsageError
 from runners import gan, svi
 from runners.interpolate import interpolate, main
-from runners.interpolation import KINDS, figures_of, lower_bounds, paths_between
+from runners.interpolation import KINDS, figures_of, paths_between, table
+from runners.loop.checkpoint import digest
+from runners.metrics.measures import SETTINGS
 
 SMALL = {"pairs": 3, "nodes": 8, "steps": 6, "starts": 2}
 LINE = ["--pairs", "3", "--nodes", "8", "--steps", "6", "--starts", "2"]
@@ -44,35 +47,39 @@ def identity(z: Tensor) -> Tensor:
 def test_identity_in_closed_form() -> None:
     a = torch.tensor([[0.6, 0.3, -0.2], [1.0, 0.0, 0.5]], dtype=torch.float64)
     r2 = a.square().sum(-1)
-    lower = lower_bounds(identity, a, -a)
-    torch.testing.assert_close(lower["path_energy"], 8 * r2**2)
     found = {}
     for count in (128, 256):
-        found[count] = paths_between(identity, a, -a, nodes=count + 1, starts=1, subpoints=count + 1)
+        found[count], lower = paths_between(identity, a, -a, nodes=count + 1, starts=1, subpoints=count + 1)
+        torch.testing.assert_close(lower, {"path_energy": 8 * r2**2, "pullback_energy": 4 * r2})
         line = 8 * r2**2 * (1 + (1 - 1 / count**2) / 3)
-        torch.testing.assert_close(found[count]["straight"].path_energy.mean(-1), line, rtol=1e-8, atol=0)
-    coarse, fine = (found[count]["least energy"].path_energy.mean(-1) for count in found)
+        torch.testing.assert_close(found[count]["straight"].path_speed.mean(-1), line, rtol=1e-8, atol=0)
+    coarse, fine = (found[count]["least energy"].path_speed.mean(-1) for count in found)
     least = 2 * r2**2 * (math.sqrt(2) + math.asinh(1)) ** 2
     torch.testing.assert_close((4 * fine - coarse) / 3, least, rtol=1e-8, atol=0)
     for kind in ("straight", "pull-back"):
-        torch.testing.assert_close(found[256][kind].pullback_energy.mean(-1), 4 * r2, rtol=1e-8, atol=0)
+        torch.testing.assert_close(found[256][kind].image_speed.mean(-1), 4 * r2, rtol=1e-8, atol=0)
         torch.testing.assert_close(found[256][kind].norm, torch.zeros_like(r2), rtol=0, atol=1e-8)
     figures = figures_of(found[256], lower)
     assert [figures["bounds"][name]["held"] for name in figures["bounds"]] == [2, 2]
     gain = 100 * (1 - least / (32 / 3 * r2**2))
     assert figures["kinds"]["least energy"]["path_energy_gain_percent"] == pytest.approx(gain.mean().item(), abs=0.01)
     assert figures["kinds"]["least energy"]["path_energy_speed_variation"] < 1e-3
+    # The same for both pairs: the distance cancels.
+    bound = figures["bounds"]["path_energy"]
+    assert bound["straight_over_lower"] == pytest.approx(4 / 3, abs=1e-4)
+    assert bound["least_over_lower"] == pytest.approx((math.sqrt(2) + math.asinh(1)) ** 2 / 4, abs=1e-4)
+    assert bound["straight_over_lower_se"] == pytest.approx(0, abs=1e-9)
 
 
 def test_variance_preserving_codes_at_right_angles_keep_their_norm_at_an_even_rate() -> None:
     a, b = torch.eye(2, dtype=torch.float64).unsqueeze(1) * 2
-    found = paths_between(identity, a, b, nodes=40, steps=3, starts=1)
+    found, _ = paths_between(identity, a, b, nodes=40, steps=3, starts=1)
     for kind in ("variance-preserving", "spherical"):
-        assert found[kind].pullback_variation < 1e-6
+        assert found[kind].image_variation < 1e-6
         torch.testing.assert_close(found[kind].norm, torch.tensor([math.sqrt(2)]).double())
         # A quarter of a circle of radius 2.
         torch.testing.assert_close(
-            found[kind].pullback_energy.mean(-1), torch.tensor([math.pi**2]).double(), rtol=1e-3, atol=0
+            found[kind].image_speed.mean(-1), torch.tensor([math.pi**2]).double(), rtol=1e-3, atol=0
         )
     torch.testing.assert_close(found["straight"].norm, torch.ones(1).double(), rtol=1e-3, atol=0)
 
@@ -83,8 +90,22 @@ def test_many_pairs_are_found_as_few() -> None:
     several = {"nodes": 6, "steps": 4, "starts": 2, "subpoints": 20}
     every, last = (paths_between(generator, a, b, **several) for a, b in ((z_a, z_b), (z_a[17:], z_b[17:])))
     for kind in KINDS:
-        for whole, part in zip(every[kind], last[kind], strict=True):
+        for whole, part in zip(every[0][kind], last[0][kind], strict=True):
             torch.testing.assert_close(whole[17:], part)
+    torch.testing.assert_close({name: bound[17:] for name, bound in every[1].items()}, last[1])
+
+
+def test_path_energies_are_between_images_that_are_given() -> None:
+    """Of the identity, at codes that are no images: in closed form along the line, and in the bound."""
+    a = torch.tensor([[0.6, 0.3]], dtype=torch.float64)
+    x_a, x_b = torch.tensor([[[1.0, 0.2]], [[-0.4, 0.8]]], dtype=torch.float64)
+    found, lower = paths_between(identity, a, -a, x_a, x_b, nodes=4, steps=2, starts=1, subpoints=4000)
+    length, middle, apart = 4 * a.square().sum(), (x_a + x_b) / 2, (x_a - x_b).square().sum()
+    # The mean of |z - m|² over z = (1 - 2t) a is |a|² / 3 + |m|².
+    weight = 2 * (a.square().sum() / 3 + middle.square().sum()) + apart / 2
+    torch.testing.assert_close(found["straight"].path_speed.mean(), weight * length, rtol=1e-6, atol=0)
+    torch.testing.assert_close(lower["path_energy"].squeeze(), apart * length / 2)
+    torch.testing.assert_close(lower["pullback_energy"].squeeze(), length)
 
 
 def test_bounds_and_gains_of_a_vae() -> None:
@@ -114,8 +135,70 @@ def test_a_conditional_model_is_asked_for_a_class() -> None:
     one, other = (interpolate(fit, **SMALL, label=label) for label in (0, 1))
     assert one["label"] == 0
     assert one["kinds"] != other["kinds"]
-    with pytest.raises(UsageError, match="label"):
+    with pytest.raises(UsageError, match="label: the run is conditional, found None, expected 0 to 1"):
         interpolate(fit, **SMALL)
+    ones = fit.data.test.labels.nonzero().squeeze(1)[:2].tolist()
+    assert interpolate(fit, **SMALL, images=ones, label=1)["pairs_of_codes"] == 1
+    with pytest.raises(UsageError, match=f"images: found {ones[0]} of class 1, expected class 0"):
+        interpolate(fit, **SMALL, images=ones, label=0)
+
+
+def test_paths_between_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[dict[str, Tensor]]] = []
+    monkeypatch.setattr("runners.figures.filmstrips", lambda groups: drawn.append(groups) or Figure())
+    fit, images = fitted(), [3, 1, 0, 4]
+    x = fit.data.test.gather(torch.tensor(images)).x
+    networks = Generator(MLPDecoder(latents=2, shape=(1, 8, 8), hidden=(8,))), Critic(MLPEncoder(shape=(1, 8, 8)))
+    adversarial = gan.fit(*networks, small.data_set(), steps=1, batch=16, progress=False)
+    for of in (fit, adversarial):
+        state = torch.get_rng_state()
+        found = interpolate(of, **SMALL, images=images)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert (found["images"], found["pairs_of_codes"], found["latents"]) == (images, 2, 2)
+        assert found["bounds"]["path_energy"]["held"] == 2
+        for pair, group in enumerate(drawn.pop()):
+            for strip in group.values():
+                assert torch.equal(strip[[0, -1]], x[2 * pair : 2 * pair + 2])
+                if of is adversarial:
+                    among = (adversarial.samples(200) - x[2 * pair]).square().mean((1, 2, 3))
+                    assert (strip[1] - x[2 * pair]).square().mean() < among.min()
+    for wrong in ([1], [], [0, 50], [-1, 0]):
+        with pytest.raises(UsageError, match="images"):
+            interpolate(fit, **SMALL, images=wrong)
+
+
+def test_several_runs_end_in_a_table(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    samples = {of: of for of in SETTINGS} | {"frechet_distance": 12.5, "reverse_kl": 0.25, "classes_percent": 9}
+    for name in ("a", "b"):
+        shutil.copytree(run, tmp_path / name)
+    same = {"state": digest(*gan.load(run).pieces.values()), "samples": samples}
+    (tmp_path / "a" / "assessment.json").write_text(json.dumps(same))
+    (tmp_path / "b" / "assessment.json").write_text(json.dumps(same | {"state": "another"}))
+    found = main([*(str(tmp_path / name) for name in ("a", "b")), *LINE])
+    assert len(found) == 2
+    said = capsys.readouterr().out.splitlines()
+    header, _, first, second = (line for line in said if line.startswith("|"))
+    assert header.count("|") == first.count("|") == 9
+    bound, kinds = found[0]["bounds"]["path_energy"], found[0]["kinds"]
+    cells = first.strip("| ").split(" | ")
+    assert cells[0] == "a"
+    assert cells[1] == f"{bound['straight_over_lower']:.3g} ± {bound['straight_over_lower_se']:.1g}"
+    gain = kinds["least energy"]["path_energy_gain_percent"], kinds["least energy"]["path_energy_gain_percent_se"]
+    assert cells[3] == f"{gain[0]:.3g} ± {gain[1]:.1g}"
+    assert cells[4].startswith(f"{kinds['pull-back']['pullback_energy_gain_percent']:.3g} ± ")
+    assert cells[5:] == ["12.5", "0.25", "9"]
+    assert second.endswith("– | – | – |"), "samples of other weights"
+    assert "3 pairs" in said[-1]
+    assert "–: no samples" in said[-1]
+    other = samples | {"images": 7}
+    rows = table([("a", found[0], samples), ("b", found[1], other)])
+    assert rows[3].endswith("– | – | – |"), "figures that are not comparable"
+
+
+def test_a_generator_that_was_not_kept_is_refused(run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert "best: no generator was selected" in small.refused(main, capsys, run, *LINE, "--which", "best")
+    with pytest.raises(UsageError, match="which: found 'best' for a run that is no GAN"):
+        interpolate(fitted(), **SMALL, which="best")
 
 
 def test_the_command_writes_into_the_run_folder(run: Path, capsys: pytest.CaptureFixture) -> None:
@@ -128,6 +211,7 @@ def test_the_command_writes_into_the_run_folder(run: Path, capsys: pytest.Captur
     assert {path.name for path in run.iterdir()} - before.keys() == made
     assert all((run / name).read_bytes() == content for name, content in before.items())
     found = json.loads((run / "paths.json").read_text())
+    assert found["state"] == digest(*gan.load(run).pieces.values())
     assert (found["steps"], found["latents"], found["nodes"], found["descent_steps"]) == (4, 3, 8, 6)
     page = (run / "report.html").read_text()
     assert "Paths at step 4: kinds" in page
@@ -148,6 +232,8 @@ def test_words_that_mean_nothing_are_refused_in_python(words: dict[str, int]) ->
         ("RUN --nodes 2", "nodes: found 2"),
         ("RUN --pairs 0", "--pairs"),
         ("RUN --label 1", "label: the run is not conditional"),
+        ("RUN --images 0 1 2", "images: found 3, expected pairs"),
+        ("RUN --which newest", "--which"),
         ("RUN --device tpu", "--device"),
         ("RUN --seed -1", "--seed"),
         ("RUN --model my.py:Mine", "--model"),

@@ -9,11 +9,13 @@ import small
 import torch
 
 import ppl_models
+from guides import Amortized
 from ppl_models import Critic, Generator, Inversion, MLPDecoder, MLPEncoder, UsageError
 from runners import gan, svi
 from runners.gan_fit import GanFit
 from runners.invert import invert, main
 from runners.local_minima import images_evidence, planted_evidence, sentences
+from runners.loop.checkpoint import digest
 
 LINE = ["--images", "3", "--planted", "4", "--restarts", "6", "--steps", "20"]
 SMALL = {"images": 3, "planted": 4, "restarts": 6, "steps": 20}
@@ -55,6 +57,55 @@ def test_a_gan_is_inverted(adversarial: GanFit) -> None:
     mine = invert(adversarial, **SMALL | {"planted": 0}, targets=torch.rand(2, 1, 8, 8))
     assert mine["targets"]["images"] == 2
     assert mine["verdict"].keys() == {"targets"}
+    last = invert(adversarial, **SMALL | {"planted": 0}, which="last")
+    assert last["settings"]["which"] == "last"
+    assert last["state"] == found["state"] == digest(*adversarial.pieces.values())
+
+
+def test_images_of_a_conditional_model_are_inverted_under_their_own_labels() -> None:
+    """Of a decoder that draws one kind of bar for each label whatever the code: the wrong label would be seen."""
+    torch.manual_seed(0)
+    guide = Amortized(encoder=MLPEncoder(shape=(1, 8, 8), hidden=(8,), classes=2), latents=2)
+    fit = svi.fit(small.conditional(), guide, small.data_set(), steps=150, batch=50, progress=False)
+    few = SMALL | {"images": 7, "planted": 5}
+    labels, x = fit.data.test.labels[:7], fit.data.test.gather(torch.arange(7)).x
+    assert set(labels.tolist()) == {0, 1}
+    found = invert(fit, **few)
+    parts = {f"{part} of class {y}" for part in ("planted", "targets") for y in (0, 1)}
+    assert found.codes.keys() == found["verdict"].keys() == parts
+    assert found["planted of class 0"]["images"] + found["planted of class 1"]["images"] == 5
+    for y in (0, 1):
+        codes, own = found.codes[f"targets of class {y}"], x[labels == y]
+        assert found[f"targets of class {y}"]["images"] == len(own)
+        made = fit.model.double().decode(codes.z, torch.full(codes.z.shape[:-1], y)).mean
+        fit.model.float()
+        torch.testing.assert_close((made - own).square().mean((2, 3, 4)), codes.loss)
+    assert repr(found).splitlines()[1].startswith("Class 0: ")
+    of_class = fit.data.test.pixels[fit.data.test.labels == 1][:7] / 255
+    one = invert(fit, **few, label=1)
+    assert one.keys() >= {"planted", "targets"}
+    mine = invert(fit, **few, label=1, targets=of_class)
+    assert torch.equal(one.codes["targets"].z, mine.codes["targets"].z)
+    with pytest.raises(UsageError, match="label: the run is conditional"):
+        invert(fit, **few, targets=of_class)
+    with pytest.raises(UsageError, match="label: the run is conditional, found 2, expected 0 to 1"):
+        invert(fit, **few, label=2)
+
+
+def test_without_a_run_a_gan_is_trained(
+    adversarial: GanFit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    class Trained(Exception):  # noqa: N818
+        pass
+
+    def quick(line: list[str]) -> None:
+        raise Trained(line)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gan, "main", quick)
+    with pytest.raises(Trained, match="--quick"):
+        main(LINE)
+    assert "training a quick GAN" in capsys.readouterr().err
 
 
 DOUBLE = torch.float64
@@ -177,10 +228,21 @@ def test_what_did_not_settle_has_no_clusters() -> None:
     assert "0 of 4 runs" in sentences({"targets": found})["targets"]
 
 
-@pytest.mark.parametrize("words", [{"images": 0}, {"restarts": 0}, {"planted": -1}, {"label": 3}, {"out": "nowhere"}])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"images": 0},
+        {"restarts": 0},
+        {"planted": -1},
+        {"steps": -1},
+        {"label": 3},
+        {"which": "best"},
+        {"out": "nowhere"},
+    ],
+)
 def test_words_that_mean_nothing_are_refused_in_python(words: dict[str, object], adversarial: GanFit) -> None:
     (name,) = words
-    with pytest.raises(UsageError, match="not a run folder" if name == "out" else name):
+    with pytest.raises(UsageError, match={"out": "not a run folder", "which": "best: no"}.get(name, name)):
         invert(adversarial, **SMALL | words)
 
 
