@@ -11,7 +11,7 @@ from guides.iwae import IWAE
 from guides.objectives import ELBO
 from guides.refine import Refinement, refine
 from guides.rules import SGD, Adam
-from guides.schedules import CyclicalSchedule, LinearSchedule, SigmoidSchedule
+from guides.schedules import CosineSchedule, CyclicalSchedule, LinearSchedule, SigmoidSchedule
 from guides.semi_amortized import SemiAmortized
 from guides.terms import Terms, terms
 
@@ -23,6 +23,7 @@ __all__ = [
     "Amortized",
     "AmortizedLadder",
     "Constrained",
+    "CosineSchedule",
     "CyclicalSchedule",
     "Diagonal",
     "Echo",

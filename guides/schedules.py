@@ -1,4 +1,4 @@
-"""Schedules: numbers as functions of the step n and of the number of steps N, for KL weights.
+"""Schedules: numbers as functions of the step n and of the number of steps N, for KL weights and step sizes.
 
 Any such function will do, `lambda n, N: n / N` too; these have names, so that a run folder can say which it was.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ppl_models.batch import UsageError
 
-__all__ = ["CyclicalSchedule", "LinearSchedule", "SigmoidSchedule"]
+__all__ = ["CosineSchedule", "CyclicalSchedule", "LinearSchedule", "SigmoidSchedule"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,24 @@ class LinearSchedule:
 
     def __call__(self, n: int, N: int) -> float:
         return self.start + (self.end - self.start) * min(n / (self.over * N), 1.0)
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    r"""From `start` to `end` along half a cosine, :math:`\tfrac12 (1 + \cos \pi n / N)`, for step sizes.
+
+    Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
+
+    Args:
+        start: The value at step 0.
+        end: The value at step N.
+    """
+
+    start: float = 1.0
+    end: float = 0.0
+
+    def __call__(self, n: int, N: int) -> float:
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(n / N, 1.0))) / 2
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from ppl_models.adversarial import (
 )
 from ppl_models.augmentation import augmented
 from ppl_models.batch import Batch, UsageError
+from ppl_models.char_gru import CharGRU
 from ppl_models.cvae import CVAE
 from ppl_models.gan import Critic, Generator
+from ppl_models.gru import GRU
 from ppl_models.inversion import Inversion, invert, restarts_needed
 from ppl_models.ladder import Ladder
 from ppl_models.layers import dcgan_, glorot_
@@ -46,6 +48,7 @@ from ppl_models.vae import VAE
 
 __all__ = [
     "CVAE",
+    "GRU",
     "HINGE",
     "LEAST_SQUARES",
     "MLP",
@@ -58,6 +61,7 @@ __all__ = [
     "Barriers",
     "Batch",
     "Bernoulli",
+    "CharGRU",
     "ConvDecoder",
     "ConvEncoder",
     "Critic",

@@ -1,4 +1,4 @@
-"""Data sets: images resident on their device, read from files, downloaded, or drawn.
+"""Data sets: images and texts resident on their device, read from files, downloaded, or drawn.
 
 from runners import data
 
@@ -8,6 +8,7 @@ batch = next(stream)
 """
 
 from runners.data.binarized_files import fixed_binarized_mnist
+from runners.data.corpora import corpus
 from runners.data.data_set import BINARISATIONS, DataSet, binarized
 from runners.data.drawn_digits import drawn_digits
 from runners.data.image_files import image_folder
@@ -15,6 +16,7 @@ from runners.data.images import Images
 from runners.data.mnist_files import default_root, fashion_mnist, mnist
 from runners.data.sources import NAMES, load
 from runners.data.stream import Stream
+from runners.data.text import Text, TextStream
 
 __all__ = [
     "BINARISATIONS",
@@ -22,7 +24,10 @@ __all__ = [
     "DataSet",
     "Images",
     "Stream",
+    "Text",
+    "TextStream",
     "binarized",
+    "corpus",
     "default_root",
     "drawn_digits",
     "fashion_mnist",

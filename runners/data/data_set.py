@@ -6,6 +6,7 @@ import torch
 
 from ppl_models.batch import UsageError
 from runners.data.images import Images
+from runners.data.text import Text
 
 __all__ = ["BINARISATIONS", "DataSet", "binarized"]
 
@@ -14,27 +15,27 @@ BINARISATIONS = ("none", "threshold", "stochastic", "static")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DataSet:
-    """A named data set.
+    """A named data set, of images or a text.
 
     Attributes:
         name: What results call it.
-        train: Images to fit.
-        valid: Images to choose by, or `None`.
-        test: Images to report on.
-        binarize: One of `BINARISATIONS`, or "fixed" where the files themselves are binary.
+        train: What to fit.
+        valid: What to choose by, or `None`.
+        test: What to report on.
+        binarize: Of images, one of `BINARISATIONS`, or "fixed" where the files themselves are binary.
     """
 
     name: str
-    train: Images
-    valid: Images | None
-    test: Images
+    train: Images | Text
+    valid: Images | Text | None
+    test: Images | Text
     binarize: str = "none"
 
     def __repr__(self) -> str:
         valid = "" if self.valid is None else f" + {len(self.valid):,} valid"
-        size = "×".join(map(str, self.shape))
         counts = f"{len(self.train):,} train{valid} + {len(self.test):,} test"
-        return f"DataSet({self.name}: {counts} of {size}, binarize {self.binarize}, on {self.train.device})"
+        binary = "" if self.binarize == "none" else f", binarize {self.binarize}"
+        return f"DataSet({self.name}: {counts} {self.train.kind}{binary}, on {self.train.device})"
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -46,16 +46,20 @@ class Images:
         return len(self.pixels)
 
     def __repr__(self) -> str:
-        size = "×".join(map(str, self.shape))
         labels = "labelled" if self.labels is not None else "unlabelled"
         drawn = ", binarised anew for each batch" if self.fresh else ""
-        return f"Images({len(self):,} of {size}, {labels}{drawn}, on {self.device})"
+        return f"Images({len(self):,} {self.kind}, {labels}{drawn}, on {self.device})"
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one image."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
+
+    @property
+    def kind(self) -> str:
+        """What there are so many of, in words."""
+        return f"images of {'×'.join(map(str, self.shape))}"
 
     @property
     def device(self) -> torch.device:

@@ -2,15 +2,12 @@
 
 import contextlib
 import gzip
-import http.client
 import io
 import math
 import os
 import shutil
-import socket
 import tempfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +16,13 @@ from torch import Tensor
 
 from ppl_models.batch import UsageError
 from runners.data.data_set import DataSet, binarized
+from runners.data.downloads import UNREACHABLE, impatient, reason
 from runners.data.images import Images
 
 __all__ = ["default_root", "fashion_mnist", "fetch", "mnist", "read_idx"]
 
 COUNTS = {"train": 60_000, "t10k": 10_000}
 FILES = [f"{part}-{kind}-ubyte" for part in COUNTS for kind in ("images-idx3", "labels-idx1")]
-TIMEOUT = 5.0  # Seconds a server may stay silent: a machine without a network should learn it soon.
 
 
 def default_root() -> Path:
@@ -67,9 +64,8 @@ def fetch(name: str, root: Path | str | None = None) -> Path:
         return raw
     try:
         _download(name, root)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[-1]
-        found = f"found no complete set of files in {raw} and no way to download one ({reason})"
+    except UNREACHABLE as error:
+        found = f"found no complete set of files in {raw} and no way to download one ({reason(error)})"
         expected = "expected them there, or under another folder named by --data-root or PPL_DATA"
         raise UsageError(f"{name}: {found}, {expected}; --data digits needs no files") from error
     return raw
@@ -127,7 +123,7 @@ def _download(name: str, root: Path) -> None:
     kind = {"MNIST": datasets.MNIST, "FashionMNIST": datasets.FashionMNIST}[name]
     with tempfile.TemporaryDirectory() as aside:
         # The downloader says on stdout what went wrong, and the error says it again.
-        with _socket_timeout(TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
+        with impatient(), contextlib.redirect_stdout(io.StringIO()):
             kind(aside, download=True)
         raw = root / name / "raw"
         raw.mkdir(parents=True, exist_ok=True)
@@ -135,13 +131,3 @@ def _download(name: str, root: Path) -> None:
             # Renamed into place: a copy that is cut off must not leave half a file to be read later.
             shutil.copyfile(file, raw / f".{file.name}")
             os.replace(raw / f".{file.name}", raw / file.name)
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -10,6 +10,7 @@ from runners.figures.paths import path_energies
 from runners.figures.rate_distortion import rate_distortion
 from runners.figures.report import report
 from runners.figures.save import png_bytes, save
+from runners.figures.text import surprise, temperatures
 
 __all__ = [
     "active_units",
@@ -29,4 +30,6 @@ __all__ = [
     "reconstruction_rows",
     "report",
     "save",
+    "surprise",
+    "temperatures",
 ]

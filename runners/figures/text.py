@@ -1,0 +1,100 @@
+"""Pictures of text: how much it surprises a model, and what temperatures do."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+__all__ = ["surprise", "temperatures"]
+
+COLUMNS = 72
+HIGHEST = 6.0
+"""Nats at which the colours end."""
+
+
+def surprise(text: str, nats: Tensor) -> Figure:
+    """A passage in which each character's background says how many nats it cost; a line's end is shown as ↵.
+
+    Args:
+        text: The passage.
+        nats: For each character, `(len(text),)`.
+    """
+    rows: list[list[tuple[str, float]]] = [[]]
+    for character, cost in zip(text, nats.tolist(), strict=True):
+        if len(rows[-1]) == COLUMNS:
+            rows.append([])
+        rows[-1].append(("↵" if character == "\n" else character, cost))
+        if character == "\n":
+            rows.append([])
+    rows = [row for row in rows if row]
+    figure = Figure(figsize=(11, 0.9 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    colours, scale = colormaps["YlOrRd"], Normalize(0, HIGHEST)
+    for y, row in enumerate(rows):
+        for x, (character, cost) in enumerate(row):
+            axes.fill_between([x, x + 1], y, y + 1, color=colours(scale(cost)), linewidth=0)
+            dark = scale(cost) > 0.65
+            axes.text(
+                x + 0.5,
+                y + 0.52,
+                character,
+                ha="center",
+                va="center",
+                family="monospace",
+                fontsize=9,
+                color="white" if dark else "black",
+                parse_math=False,
+            )
+    axes.set(xlim=(0, COLUMNS), ylim=(len(rows), 0), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"mean {float(nats.mean()):.2f} nats per character", fontsize=11)
+    figure.colorbar(
+        ScalarMappable(scale, colours), ax=axes, label="surprise, nats", fraction=0.03, pad=0.01, extend="max"
+    )
+    return figure
+
+
+def temperatures(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Entropy and known words against the temperature, and how texts at the lowest, 1 and the highest begin.
+
+    Args:
+        rows: Per temperature `temperature`, `entropy`, `known_words` and `text`.
+    """
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.2))
+    at = [row["temperature"] for row in rows]
+    left, right = above.subplots(1, 2)
+    left.plot(at, [row["entropy"] for row in rows], marker="o", markersize=4)
+    left.set_ylabel("nats per character", fontsize=9)
+    left.set_title("entropy of the characters drawn", fontsize=11)
+    right.plot(at, [100 * row["known_words"] for row in rows], marker="o", markersize=4)
+    right.set_ylabel("%", fontsize=9)
+    right.set_title("words that the training text has", fontsize=11)
+    for axes in (left, right):
+        axes.set_xlabel("temperature", fontsize=9)
+        axes.set_ylim(bottom=0)
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    middle = min(rows, key=lambda row: abs(row["temperature"] - 1))
+    shown = {row["temperature"]: row for row in (rows[0], middle, rows[-1])}
+    for axes, row in zip(below.subplots(1, len(shown), squeeze=False)[0], shown.values(), strict=True):
+        lines = [part for line in row["text"].splitlines() for part in wrap(line, 42) or [""]]
+        axes.text(
+            0,
+            1,
+            "\n".join(lines[:14]),
+            family="monospace",
+            fontsize=8,
+            va="top",
+            parse_math=False,
+            transform=axes.transAxes,
+        )
+        axes.set_axis_off()
+        axes.set_title(f"temperature {row['temperature']}", fontsize=11, loc="left")
+    return figure

@@ -1,0 +1,138 @@
+"""The options of `text.py`: defaults, presets, and the text and the model that they describe."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from guides import CosineSchedule
+from ppl_models import CharGRU, UsageError
+from runners.data import DataSet, corpus
+from runners.data.corpora import SPLITS
+from runners.data.text import ORDERS
+from runners.loop.command import (
+    Options,
+    Parser,
+    fraction,
+    given_path,
+    natural,
+    non_negative_number,
+    positive,
+    positive_number,
+)
+from runners.loop.random import forked
+
+__all__ = ["DEFAULTS", "PRESETS", "QUICK", "corpus_of", "model_of", "parser", "settings_of"]
+
+DEFAULTS: Options = {
+    "preset": "s18",
+    "text": None,
+    "data_root": None,
+    "rare": 1,
+    "split": "contiguous",
+    "recite": 0,
+    "hidden": 512,
+    "layers": 1,
+    "embedding": 0,
+    "dropout": 0.0,
+    "reset": "after",
+    "length": 64,
+    "order": "contiguous",
+    "batch": 32,
+    "steps": 5000,
+    "epochs": None,
+    "lr": 2e-3,
+    "schedule": "cosine",
+    "clip": 1.0,
+    "precision": "float32",
+    "seed": 0,
+    "device": None,
+    "quick": False,
+}
+
+PRESETS: dict[str, Options] = {
+    "s18": {},
+    # Rows that are read from their beginning, as they are recited.
+    "recite": {"recite": 500, "hidden": 128, "length": 100, "batch": 1, "steps": 1000, "lr": 5e-3},
+}
+
+QUICK: Options = {"steps": 200, "hidden": 128}
+
+SCHEDULES = {"constant": None, "cosine": CosineSchedule(end=0.05)}
+
+
+def parser(page: str | None) -> Parser:
+    """The options of text.py, whose docstring is `page`."""
+    parser = Parser("A character-level recurrent model of text.", page)
+    add = parser.add_argument
+    add("--preset", choices=list(PRESETS), help="s18 (the default), or recite: learn 500 characters by heart")
+    add = parser.add_argument_group("the run").add_argument
+    add("--text", type=given_path, metavar="FILE", help="in UTF-8 (default: tiny Shakespeare, or Python's own help)")
+    add("--data-root", type=given_path, help="folder with data sets (default: $PPL_DATA, else data/)")
+    add("--rare", type=positive, metavar="N", help="remove characters that there are fewer than N of (default: none)")
+    add("--split", choices=SPLITS, help="what is tested on: the last tenth, or the end of each of 50 pieces")
+    add("--recite", type=natural, metavar="N", help="train and test on the first N characters, and have them recited")
+    add("--steps", type=positive, help="training steps")
+    add("--epochs", type=positive, help="instead of --steps")
+    add("--batch", type=positive, help="sequences per step")
+    add("--length", type=positive, help="characters of a sequence")
+    add("--order", choices=ORDERS, help="state carried, reset at each sequence, or sequences shuffled")
+    add("--seed", type=natural, help="of the network, of shuffling, and of what is written")
+    add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
+    add("--precision", choices=["float32", "bf16"], help="of the network; log-probabilities are float32")
+    add("--out", type=given_path, help="the run folder itself (default: a new one under runs/)")
+    add("--resume", action="store_true", help="go on with the run in --out, or with the newest one")
+    add("--quick", action="store_true", help="a few hundred steps, to see that all is well")
+    add = parser.add_argument_group("the model").add_argument
+    add("--hidden", type=positive, help="units of a layer")
+    add("--layers", type=positive, help="how many layers")
+    add("--embedding", type=natural, help="size of a learned code of characters; 0 for one-hot (the default)")
+    add("--dropout", type=fraction, help="on every layer's output")
+    add("--reset", choices=["after", "before"], help="after the product, as cuDNN has it, or before, as the course")
+    add = parser.add_argument_group("the optimiser").add_argument
+    add("--lr", type=positive_number, help="of Adam, at the start")
+    add("--schedule", choices=list(SCHEDULES), help="of its step size, which falls to a twentieth")
+    add("--clip", type=positive_number, help="global norm that gradients are clipped to")
+    add = parser.add_argument_group("writing, with a run that is there").add_argument
+    add("--write", type=given_path, metavar="RUN", help="write text with this run instead of training one")
+    add("--prompt", help="what it goes on from (default: a new line)")
+    add("--characters", type=positive, help="how many (default: 1000)")
+    add("--temperature", type=non_negative_number, help="below 1 safer, above 1 wilder, 0 the likeliest (default: 1)")
+    add("--top-k", type=positive, help="draw from the K likeliest characters alone")
+    return parser.showing(DEFAULTS)
+
+
+def corpus_of(options: Options) -> DataSet:
+    """The text that options describe.
+
+    Raises:
+        UsageError: It cannot be read, or is too short.
+    """
+    how = {name: options[name] for name in ("rare", "split", "length", "order")}
+    data = corpus(options["text"], root=options["data_root"], **how)
+    if not options["recite"]:
+        return data
+    if options["recite"] > len(data.train):
+        raise UsageError(f"--recite: found {options['recite']}, expected at most {len(data.train)}, what there is")
+    passage = data.train.first(options["recite"])
+    return DataSet(f"{data.name}, the first {options['recite']:,} characters", passage, None, passage)
+
+
+def model_of(options: Options, data: DataSet) -> CharGRU:
+    """The model that options describe, fresh from the options' seed."""
+    with forked(options["seed"], torch.device("cpu")):
+        sizes = {name: options[name] for name in ("hidden", "layers", "embedding", "dropout")}
+        return CharGRU(data.train.alphabet, reset_after=options["reset"] == "after", **sizes)
+
+
+def settings_of(options: Options, data: DataSet) -> dict[str, Any]:
+    """The settings of a `TextFit` that options describe."""
+    steps = options["steps"]
+    if options["epochs"]:
+        steps = options["epochs"] * data.train.batches(options["batch"]).steps_per_epoch
+    return {
+        "steps": steps,
+        "optimizer": partial(torch.optim.Adam, lr=options["lr"], fused=True),
+        "schedule": SCHEDULES[options["schedule"]],
+        **{name: options[name] for name in ("batch", "clip", "precision", "seed")},
+    }

@@ -1,0 +1,78 @@
+"""One step of a character model's training, for the training loop."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from guides.objectives import Schedule
+from guides.sites import run_program
+from ppl_models import Batch
+from runners.data.text import TextStream
+
+__all__ = ["TextStep", "log_likelihood"]
+
+
+def log_likelihood(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The log-density of what a model without latents observes, `(B,)`, and the state that it returns."""
+    returned = []
+    sites = run_program(lambda batch: returned.append(model(batch)), batch).values()
+    shape = (1, len(batch.index))
+    return sum(site.log_prob(shape) for site in sites if site.is_observed), returned[0]
+
+
+class TextStep:
+    """Descend on the nats of a batch's characters, and leave the state behind for the next batch.
+
+    Args:
+        model: A Pyro model that observes sequences and returns its state.
+        optimizer: Of its parameters.
+        schedule: What the optimiser's step size is multiplied by, a function of the step n and the steps N.
+        clip: The global norm that gradients are clipped to.
+        autocast: Makes the context that networks run in.
+
+    Attributes:
+        stream: Where batches come from, which carries the state to the next one.
+    """
+
+    batches = 1
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        schedule: Schedule | None = None,
+        clip: float | None = None,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.clip, self.autocast = clip, autocast
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.validate = True
+        self.stream: TextStream | None = None
+
+    def before(self, step: int, steps: int) -> None:
+        """Fill in the step size."""
+        if self.schedule is not None:
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * self.schedule(step, steps)
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        # Pyro's and torch's own checks read tensors on the host: they see the first step only.
+        with pyro.validation_enabled(self.validate), self.autocast():
+            log_prob, state = log_likelihood(self.model, batch)
+        self.validate = False
+        # Backpropagation ends where the batch begins.
+        self.stream.state = state.detach()
+        loss = -log_prob.mean() / (batch.x.shape[1] - 1)
+        self.optimizer.zero_grad()
+        loss.backward()
+        logged = {"nats_per_character": loss}
+        if self.clip is not None:
+            logged["gradient_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        return logged

@@ -1,0 +1,166 @@
+"""What a character model's fit leaves in its run folder: final figures, texts, pictures, a page."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ppl_models import CharGRU
+from runners import figures
+from runners.data import DataSet
+from runners.loop.atomic import write_atomically
+from runners.metrics.ngrams import ngram_surprise
+from runners.reading import surprise
+from runners.writing import write as written
+
+if TYPE_CHECKING:
+    from runners.text_fit import TextFit
+
+__all__ = ["TEMPERATURES", "baselines", "lines", "result", "surprise_figure", "temperature_study", "write"]
+
+TEMPERATURES = (0.5, 0.8, 1.0, 1.2, 1.5)
+LENGTH, TEXTS = 1000, 4
+"""Characters of each text of the study of temperatures, and how many of them there are for each."""
+
+PASSAGE = 600
+"""Characters of the test text whose surprise is drawn."""
+
+ORDER = 5
+"""Of the n-gram model that stands beside the others."""
+
+
+def result(fit: "TextFit") -> dict[str, Any]:
+    """The final figures of a fit, in nats per character, the test text read in one, the state carried.
+
+    Returns:
+        `train`, means of the last 1000 steps, `test` and, of the least surprising model that was seen, `best`, each
+        with `nats_per_character` and the last two with `bits_per_character`; and `baselines`. The best was chosen by
+        the first 100 000 characters of the same text, which flatters it.
+    """
+    found = {
+        "data": fit.data.name,
+        "unit": "nats per character",
+        "steps": fit.history.step,
+        "seconds": round(fit.history.seconds, 1),
+        "train": fit.history.final(),
+        "test": _read(fit, "last"),
+    }
+    if fit.best.best is not None:
+        found["best"] = {"step": fit.best.step, **_read(fit, "best")}
+    return found | {"baselines": baselines(fit.data), "temperatures": temperature_study(fit)}
+
+
+def baselines(data: DataSet) -> dict[str, float]:
+    """What counting gives, nats per character of the test text: nothing, characters, and an n-gram model."""
+    train, test, characters = data.train.codes, data.test.codes[1:], len(data.train.alphabet)
+    found = {"uniform": math.log(characters)}
+    for name, order in (("unigram", 1), (f"{ORDER}-gram", ORDER)):
+        found[name] = float(ngram_surprise(train, test, characters=characters, order=order).mean())
+    return found
+
+
+def temperature_study(fit: "TextFit") -> list[dict[str, Any]]:
+    """For each temperature a text, the entropy that its characters were drawn with, and the share of known words.
+
+    Entropy is in nats per character, of the distribution after tempering; a word is known that is in the text that
+    was trained on.
+    """
+    model = fit.trained("best" if fit.best.best is not None else "last")
+    known, rows = set(words(fit.data.train.read())), []
+    with fit.aside():
+        for temperature in TEMPERATURES:
+            drawn = written(
+                model, LENGTH, rows=TEXTS, temperature=temperature, seed=fit.settings["seed"], prompt=_start(model)
+            )
+            codes, log_probs = zip(*drawn, strict=True)
+            texts = [model.decode(row) for row in torch.stack(codes, 1).tolist()]
+            found = [word for text in texts for word in words(text)]
+            rows.append(
+                {
+                    "temperature": temperature,
+                    "entropy": float(torch.stack([_entropy(each) for each in log_probs]).mean()),
+                    "known_words": sum(word in known for word in found) / max(len(found), 1),
+                    "text": texts[0],
+                }
+            )
+    return rows
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return re.findall(r"\w[\w'’]*", text.lower())
+
+
+def surprise_figure(fit: "TextFit") -> Figure:
+    """The test text's first characters, coloured by how much each surprises the model."""
+    passage = fit.data.test.first(PASSAGE)
+    model = fit.trained("best" if fit.best.best is not None else "last")
+    with fit.aside():
+        nats = surprise(model, passage)
+    return figures.surprise(passage.read()[1:], nats.flatten())
+
+
+def write(fit: "TextFit") -> dict[str, Any]:
+    """Write result.json, texts.txt, the pictures and report.html into a fit's folder; returns the final figures."""
+    found = result(fit)
+    fit.folder.write_json("result.json", found)
+    pages = [f"temperature {row['temperature']}\n\n{row['text']}\n" for row in found["temperatures"]]
+    write_atomically(
+        fit.folder.path / "texts.txt", lambda file: file.write(("\n" + "–" * 80 + "\n").join(pages).encode())
+    )
+    drawn = {
+        "curves": _curves(fit, found["baselines"]),
+        "temperatures": figures.temperatures(found["temperatures"]),
+        "surprise": surprise_figure(fit),
+    }
+    for name, figure in drawn.items():
+        figures.save(figure, fit.folder.path / f"{name}.png")
+    figures.report(fit.folder.path)
+    return found
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """Final figures as lines to print."""
+    said = [f"{'train':>10}  {found['train'].get('nats_per_character', math.nan):.4f} nats per character"]
+    for name in ("test", "best"):
+        if name in found:
+            nats, bits, count = (found[name][k] for k in ("nats_per_character", "bits_per_character", "characters"))
+            at = f", at step {found[name]['step']:,}, chosen by the same text" if name == "best" else ""
+            said.append(f"{name:>10}  {nats:.4f} nats, {bits:.4f} bits per character of {count:,}{at}")
+    said += [f"{name:>10}  {nats:.4f} nats" for name, nats in found["baselines"].items()]
+    for row in found["temperatures"]:
+        said.append(
+            f"{'T = ' + str(row['temperature']):>10}  entropy {row['entropy']:.2f} nats, "
+            f"{row['known_words']:.0%} of the words known"
+        )
+    return said
+
+
+def _read(fit: "TextFit", which: str) -> dict[str, float]:
+    nats = fit.surprise(which=which)
+    mean = float(nats.double().mean())
+    return {"nats_per_character": mean, "bits_per_character": mean / math.log(2), "characters": nats.numel()}
+
+
+def _curves(fit: "TextFit", baselines: Mapping[str, float]) -> Figure:
+    """Nats per character of training and, at each row, of the test text, beside the n-gram model's."""
+    runs = {
+        "training text": [{k: v for k, v in row.items() if k != "held_out"} for row in fit.history.rows],
+        "test text": [{"step": row["step"], "nats_per_character": row["held_out"]} for row in fit.history.rows],
+    }
+    ngram = f"{ORDER}-gram"
+    return figures.curves(runs, references={f"nats_per_character: {ngram}": baselines[ngram]})
+
+
+def _start(model: CharGRU) -> str:
+    """A character that texts can begin after."""
+    return "\n" if "\n" in model.alphabet else model.alphabet[0]
+
+
+def _entropy(log_probs: Tensor) -> Tensor:
+    """Of each distribution, `(*, characters)`, in nats; what has no probability adds nothing."""
+    return -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)

@@ -1,0 +1,395 @@
+"""Texts: their batches, the model's training on them, what it reads and writes, and the command."""
+
+import json
+import math
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from guides import CosineSchedule
+from ppl_models import Batch, CharGRU, UsageError
+from runners import figures, text
+from runners.data import DataSet, Text, corpus
+from runners.loop.history import History
+from runners.metrics.ngrams import ngram_surprise
+from runners.reading import surprise
+from runners.text import main
+from runners.text_fit import TextFit
+from runners.text_summary import baselines, words
+from runners.writing import tempered, write
+
+LINES = "".join(f"{n} men went to mow, went to mow a meadow;\n" for n in range(60))
+
+
+def text_of(characters: str, *, length: int = 4, order: str = "contiguous") -> Text:
+    alphabet = "".join(sorted(set(characters)))
+    codes = torch.tensor([alphabet.index(character) for character in characters], dtype=torch.int32)
+    return Text(codes, alphabet, length=length, order=order)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mow.txt"
+    path.write_text(LINES, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("length", "size"), [(4, 3), (7, 1), (5, 10)])
+def test_batches_put_together_are_the_text(length: int, size: int) -> None:
+    whole = text_of(LINES, length=length)
+    stream = whole.batches(size)
+    batches = [next(stream) for _ in range(stream.steps_per_epoch)]
+    row = (len(LINES) - 1) // size
+    for k in range(size):
+        codes = [batches[0].x[k, :1], *(batch.x[k, 1:] for batch in batches)]
+        read = "".join(whole.alphabet[code] for code in torch.cat(codes).tolist())
+        assert read == LINES[k * row : k * row + len(read)]
+        assert row - length < len(read) - 1 <= row
+    for before, after in pairwise(batches):
+        assert torch.equal(before.x[:, -1], after.x[:, 0])
+    assert torch.cat([batch.index for batch in batches]).unique().numel() == size * stream.steps_per_epoch
+
+
+def test_the_state_is_carried_to_the_end_of_the_epoch() -> None:
+    stream, state = text_of(LINES).batches(100), torch.ones(100, 1, 2)
+    for epoch in range(2):
+        for step in range(stream.steps_per_epoch):
+            batch = next(stream)
+            assert (batch.state is None) == (step == 0)
+            assert stream.epoch == epoch
+            stream.state = state
+    for order in ("reset", "shuffled"):
+        stream = text_of(LINES, order=order).batches(100)
+        for _ in range(stream.steps_per_epoch):
+            assert next(stream).state is None
+            stream.state = state
+
+
+def test_shuffled_sequences_are_those_of_the_text() -> None:
+    whole = text_of(LINES, order="shuffled")
+    stream = whole.batches(7)
+    found = [next(stream) for _ in range(stream.steps_per_epoch)]
+    index, order = torch.cat([batch.index for batch in found]).sort()
+    assert not torch.equal(order, torch.arange(len(order)))
+    in_order = text_of(LINES).batches(7)
+    expected = torch.cat([next(in_order).x for _ in range(in_order.steps_per_epoch)])
+    assert torch.equal(torch.cat([batch.x for batch in found])[order], expected)
+    assert index.tolist() == list(range(len(expected)))
+
+
+def test_a_text_that_is_too_short_is_refused() -> None:
+    with pytest.raises(UsageError, match="64 sequences of 50 characters"):
+        text_of(LINES, length=50).batches(64)
+
+
+def test_corpus_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "mixed.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + ("ab\r\n" * 50 + "é#").encode())
+    data = corpus(path, rare=2)
+    assert data.train.read() + data.test.read() == "ab\n" * 50
+    assert (len(data.train), len(data.test)) == (135, 15)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == "text: mixed, 150 characters of 3, without '#' 1, 'é' 1, of which there were fewer than 2"
+    assert data.train.alphabet == data.test.alphabet == "\nab"
+
+
+def test_the_interleaved_split_takes_the_end_of_each_of_fifty_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "count.txt"
+    path.write_text("".join(chr(48 + n % 70) for n in range(2011)))
+    data, whole = corpus(path, split="interleaved"), path.read_text()
+    pieces = [whole[start : start + 40] for start in range(0, 2000, 40)]
+    assert data.train.read() == "".join(piece[:38] for piece in pieces)
+    assert data.test.read() == "".join(piece[38:] for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"abc\xff" * 50, "byte 0xff at 3"),
+        (b"ab", "expected 100 or more"),
+        (b"", "expected 100"),
+    ],
+)
+def test_files_that_are_no_text_are_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        corpus(path)
+
+
+def test_without_a_file_or_a_network_it_is_pythons_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def unreachable(*_: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", unreachable)
+    data = corpus(root=tmp_path)
+    assert data.name == "python-help, contiguous"
+    assert len(data.train) > 100_000
+    assert "not tiny Shakespeare" in capsys.readouterr().err
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "tinyshakespeare.txt").write_text(LINES)
+    assert corpus(root=tmp_path).name == "tinyshakespeare, contiguous"
+
+
+def counted(train: str, context: str, character: str, alphabet: str) -> float:
+    """Witten and Bell's probability, by definition and by recursion."""
+    shorter = 1 / len(alphabet) if not context else counted(train, context[1:], character, alphabet)
+    if context == "":
+        follows = Counter(train)
+    else:
+        ends = range(len(context), len(train))
+        follows = Counter(train[end] for end in ends if train[end - len(context) : end] == context)
+    if not follows:
+        return shorter
+    return (follows[character] + len(follows) * shorter) / (follows.total() + len(follows))
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_ngrams_are_those_of_witten_and_bell(order: int) -> None:
+    train, test = "abracadabra abracab", "cabra dabba c"
+    alphabet = "".join(sorted(set(train)))
+    codes = [torch.tensor([alphabet.index(c) for c in characters]) for characters in (train, test)]
+    found = ngram_surprise(*codes, characters=len(alphabet), order=order)
+    for place, character in enumerate(test):
+        if place < order - 1:
+            continue  # what is before a text is a character of its own here
+        context = test[max(place - order + 1, 0) : place]
+        assert float(found[place]) == pytest.approx(-math.log(counted(train, context, character, alphabet)), abs=1e-12)
+    every = torch.tensor([[codes[1][0], codes[1][1], code] for code in range(len(alphabet))])
+    last = torch.stack([ngram_surprise(codes[0], row, characters=len(alphabet), order=3)[-1] for row in every])
+    assert float((-last).exp().sum()) == pytest.approx(1)
+
+
+def test_the_five_gram_of_tiny_shakespeare() -> None:
+    """The published baseline, where the text is at hand."""
+    file = Path(os.environ.get("PPL_DATA") or "data") / "text" / "tinyshakespeare.txt"
+    if not file.exists():
+        pytest.skip("no tiny Shakespeare here")
+    found = baselines(corpus(file))
+    assert found["5-gram"] == pytest.approx(1.669, abs=5e-4)
+    assert found["unigram"] == pytest.approx(3.347, abs=5e-4)
+
+
+def model_of(data: Text, **settings: Any) -> CharGRU:
+    return CharGRU(data.alphabet, **({"hidden": 8, "layers": 2} | settings))
+
+
+def test_surprise_is_minus_the_programs_log_density() -> None:
+    whole = text_of(LINES[:200])
+    model = model_of(whole).double().eval()
+    found = surprise(model, whole, size=17)
+    assert found.shape == (1, 199)
+    batch = Batch(whole.codes.long().unsqueeze(0), None, torch.arange(1))
+    expected = -poutine.trace(model).get_trace(batch).log_prob_sum()
+    torch.testing.assert_close(found.sum(), expected.detach())
+    rows = surprise(model, whole, rows=4, size=17)
+    assert rows.shape == (4, 49)
+    part = replace(whole, codes=whole.codes[100:150])
+    torch.testing.assert_close(rows[2], surprise(model, part).flatten())
+
+
+def by_hand(model: CharGRU, batches: list[Tensor], *, lr: float, clip: float) -> list[Tensor]:
+    """The same training in plain torch: cross-entropy, its gradient cut at the beginning of each batch."""
+    adam, state, losses = torch.optim.Adam(model.parameters(), lr=lr), None, []
+    for n, x in enumerate(batches):
+        adam.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * n / len(batches))) / 2
+        logits, state = model.logits(x[:, :-1], state)
+        state = state.detach()
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+        adam.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        adam.step()
+        losses.append(loss.detach())
+    return losses
+
+
+def test_training_is_that_of_plain_torch() -> None:
+    data = small_corpus()
+    ours, theirs = (model_of(data.train).double() for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    stream = data.train.batches(10)
+    batches = [next(stream).x for _ in range(4)]
+    losses = by_hand(theirs, batches, lr=0.01, clip=0.1)
+    made = TextFit(
+        ours,
+        data,
+        steps=4,
+        batch=10,
+        every=2,
+        optimizer=lambda p: torch.optim.Adam(p, lr=0.01),
+        schedule=CosineSchedule(),
+        clip=0.1,
+        progress=False,
+    ).run()
+    for (name, value), expected in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, msg=name)
+    assert made.history.rows[0]["nats_per_character"] == pytest.approx(float(torch.stack(losses[:2]).mean()))
+
+
+def small_corpus(**settings: Any) -> DataSet:
+    return DataSet("mow", text_of(LINES[:1500], **settings), None, text_of(LINES[:1500], **settings))
+
+
+def test_tempered_distributions() -> None:
+    logits = torch.randn(3, 5, dtype=torch.float64)
+    p = logits.softmax(-1)
+    torch.testing.assert_close(tempered(logits).exp(), p)
+    torch.testing.assert_close(tempered(logits, temperature=0.5).exp(), p**2 / (p**2).sum(-1, keepdim=True))
+    assert torch.equal(tempered(logits, temperature=0).argmax(-1), logits.argmax(-1))
+    assert tempered(logits, temperature=0).exp().max(-1).values.tolist() == [1, 1, 1]
+    two = tempered(logits, top_k=2).exp()
+    assert ((two > 0).sum(-1) == 2).all()
+    torch.testing.assert_close(two, two.sign() * p / (two.sign() * p).sum(-1, keepdim=True))
+    for wrong in ({"temperature": -1}, {"top_k": 0}):
+        with pytest.raises(UsageError):
+            tempered(logits, **wrong)
+
+
+def test_what_is_written_is_drawn_from_the_model_with_its_state() -> None:
+    """Each character's distribution is that of all before it, read in one."""
+    whole = text_of(LINES[:300])
+    model = model_of(whole).double().eval()
+    codes, log_probs = zip(*write(model, 12, prompt="men", rows=2, temperature=0.7, seed=3), strict=True)
+    drawn = torch.stack(codes, 1)
+    x = torch.cat([model.encode("men").expand(2, -1), drawn], 1)
+    logits, _ = model.logits(x[:, :-1])
+    torch.testing.assert_close(torch.stack(log_probs, 1), (logits[:, 2:] / 0.7).log_softmax(-1).detach())
+    again, _ = zip(*write(model, 12, prompt="men", rows=2, temperature=0.7, seed=3), strict=True)
+    assert torch.equal(torch.stack(again, 1), drawn)
+    for prompt in ("", "@"):
+        with pytest.raises(UsageError):
+            next(write(model, 1, prompt=prompt))
+
+
+def test_frequencies_are_the_models() -> None:
+    whole = text_of(LINES[:300])
+    model = model_of(whole).double().eval()
+    codes, log_probs = next(write(model, 1, prompt="m", rows=20_000, temperature=2.0))
+    found = codes.bincount(minlength=len(whole.alphabet)) / len(codes)
+    expected = log_probs[0].exp()
+    assert ((found - expected).abs() < 5 * (expected / len(codes)).sqrt() + 1e-9).all()
+
+
+def test_words() -> None:
+    assert words("He's gone:\n'Go!' go—on") == ["he's", "gone", "go", "go", "on"]
+
+
+def test_pictures() -> None:
+    shown = figures.surprise("a line\n\nand $x_1$ another " + "w" * 100, torch.rand(126) * 8)
+    assert len([text for text in shown.axes[0].texts if text.get_text() == "↵"]) == 2
+    rows = [
+        {"temperature": t, "entropy": t, "known_words": 1 - t / 3, "text": "Some\ntext $5 " * 9} for t in (0.5, 1, 2)
+    ]
+    assert [axes.get_title(loc="left") for axes in figures.temperatures(rows).subfigs[1].axes] == [
+        "temperature 0.5",
+        "temperature 1",
+        "temperature 2",
+    ]
+
+
+TINY = ["--hidden", "8", "--length", "10", "--batch", "4", "--steps", "12"]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+
+
+def test_the_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "run"
+    run = main(["--text", str(file), *TINY, "--layers", "2", "--reset", "before", "--out", str(out)])
+    assert isinstance(run, TextFit)
+    for name in ("report.html", "curves.png", "temperatures.png", "surprise.png", "texts.txt"):
+        assert (out / name).stat().st_size > 0
+    found = json.loads((out / "result.json").read_text())
+    assert found["test"]["nats_per_character"] == pytest.approx(float(run.surprise().mean()), rel=1e-5)
+    assert found["test"]["bits_per_character"] == pytest.approx(found["test"]["nats_per_character"] / math.log(2))
+    assert found["baselines"]["uniform"] == pytest.approx(math.log(len(run.model.alphabet)))
+    capsys.readouterr()
+    main(["--write", str(out), "--prompt", "1 men", "--characters", "30", "--temperature", "0.5", "--seed", "4"])
+    wrote = capsys.readouterr().out
+    assert wrote == "1 men" + run.write(30, which="best", prompt="1 men", temperature=0.5, seed=4) + "\n"
+    again = text.load(out)
+    assert torch.equal(again.surprise(which="best"), run.surprise(which="best"))
+
+
+@pytest.mark.parametrize("order", ["contiguous", "shuffled"])
+def test_a_run_that_is_cut_in_mid_epoch_ends_as_an_uncut_one(
+    order: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    line = ["--text", str(file), *TINY, "--dropout", "0.3", "--order", order]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    main([*line, "--out", str(whole)])
+    record = History.record
+
+    def record_and_stop(history: History, scalars: dict[str, Tensor]) -> None:
+        record(history, scalars)
+        if history.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "record", record_and_stop)
+        with pytest.raises(SystemExit) as ended:
+            main([*line, "--out", str(cut)])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert f"python runners/text.py --resume --out {cut}" in capsys.readouterr().err
+    main(["--resume", "--out", str(cut)])
+    ours, theirs = weights(cut), weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    parts = [torch.load(folder / "checkpoint.pt", weights_only=True)["stream"] for folder in (cut, whole)]
+    assert parts[0]["position"] == parts[1]["position"]
+    assert torch.equal(parts[0]["state"], parts[1]["state"])
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in (whole, cut))
+    assert first | {"seconds": 0} == second | {"seconds": 0}
+
+
+def test_a_short_text_is_learned_by_heart(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    line = ["--text", str(file), "--preset", "recite", "--recite", "43", "--hidden", "64", "--length", "21"]
+    main([*line, "--steps", "600", "--out", str(tmp_path / "by-heart")])
+    assert "recites 43 of 43 characters" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main([*line, "--steps", "2", "--out", str(tmp_path / "not-yet")])
+    assert ended.value.code == 1
+    assert "of 43 characters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--text nowhere.txt", "nowhere.txt"),
+        ("--batch 100000", "batch size"),
+        ("--order sideways", "--order"),
+        ("--temperature 0.5", "--temperature"),
+        ("--recite 100000", "--recite"),
+        ("--dropout 1", "--dropout"),
+        ("--preset s2", "--preset"),
+        ("--write nowhere", "nowhere"),
+        ("--write nowhere --steps 3", "--steps"),
+        ("--epochs 1 --steps 3", "--epochs"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    line: str, message: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    given = line.split() + ([] if "--write" in line else ["--out", str(tmp_path / "new")])
+    given += [] if "--text" in line or "--write" in line else ["--text", str(file)]
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("text: mow")]
+    assert len(said) == 1
+    assert message in said[0]
+    assert not (tmp_path / "new").exists()
