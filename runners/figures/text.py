@@ -16,6 +16,9 @@ COLUMNS = 72
 HIGHEST = 6.0
 """Nats at which the colours end."""
 
+LINES = 24
+"""Of a text that is shown."""
+
 
 def surprise(text: str, nats: Tensor) -> Figure:
     """A passage in which each character's background says how many nats it cost; a line's end is shown as ↵.
@@ -32,7 +35,8 @@ def surprise(text: str, nats: Tensor) -> Figure:
         if character == "\n":
             rows.append([])
     rows = [row for row in rows if row]
-    figure = Figure(figsize=(11, 0.9 + 0.24 * len(rows)), layout="constrained")
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(1.5 + 0.14 * columns, 0.9 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
     colours, scale = colormaps["YlOrRd"], Normalize(0, HIGHEST)
     for y, row in enumerate(rows):
@@ -50,7 +54,7 @@ def surprise(text: str, nats: Tensor) -> Figure:
                 color="white" if dark else "black",
                 parse_math=False,
             )
-    axes.set(xlim=(0, COLUMNS), ylim=(len(rows), 0), xticks=[], yticks=[])
+    axes.set(xlim=(0, columns), ylim=(len(rows), 0), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_title(f"mean {float(nats.mean()):.2f} nats per character", fontsize=11)
     figure.colorbar(
@@ -88,7 +92,7 @@ def temperatures(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.text(
             0,
             1,
-            "\n".join(lines[:14]),
+            "\n".join(lines[:LINES]),
             family="monospace",
             fontsize=8,
             va="top",
