@@ -48,9 +48,9 @@ class CharGRU(nn.Module):
             raise UsageError(f"alphabet: found {alphabet!r}, expected characters, each once")
         self.alphabet, self.hidden, self.layers, self.embedding = alphabet, hidden, layers, embedding
         self.dropout, self.reset_after, self.length = dropout, reset_after, length
-        self.read = nn.Embedding(len(alphabet), embedding) if embedding else None
+        self.embed = nn.Embedding(len(alphabet), embedding) if embedding else None
         self.gru = GRU(embedding or len(alphabet), hidden, layers=layers, dropout=dropout, reset_after=reset_after)
-        self.write = nn.Linear(hidden, len(alphabet))
+        self.head = nn.Linear(hidden, len(alphabet))
         self._codes = {character: code for code, character in enumerate(alphabet)}
 
     def forward(self, batch: Batch) -> Tensor:
@@ -77,16 +77,17 @@ class CharGRU(nn.Module):
             state: `(B, layers, hidden)`, or `None` for zeros.
 
         Returns:
-            `(B, S, characters)` in full precision, under autocast too, and the state after, `(B, layers, hidden)`.
+            `(B, S, characters)`, cast to the weights' precision under autocast, and the state after, in it too,
+            `(B, layers, hidden)`.
         """
-        if self.read is None:
-            read = nn.functional.one_hot(x, len(self.alphabet)).to(self.write.weight.dtype)
+        if self.embed is None:
+            read = nn.functional.one_hot(x, len(self.alphabet)).to(self.head.weight.dtype)
         else:
-            read = self.read(x)
+            read = self.embed(x)
         outputs, state = self.gru(read, state)
-        return self.write(outputs).to(self.write.weight.dtype), state
+        return self.head(outputs).to(self.head.weight.dtype), state.to(self.head.weight.dtype)
 
-    def encode(self, text: str) -> Tensor:
+    def codes_of(self, text: str) -> Tensor:
         """The codes of a text, `(characters,)`.
 
         Raises:
@@ -94,15 +95,15 @@ class CharGRU(nn.Module):
         """
         unknown = sorted(set(text) - self._codes.keys())
         if unknown:
-            raise UsageError(f"characters {unknown} are not in the model's alphabet, {self.alphabet!r}")
+            raise UsageError(f"characters {', '.join(map(repr, unknown[:10]))} are not in the model's alphabet")
         return torch.tensor([self._codes[character] for character in text], dtype=torch.long)
 
-    def decode(self, codes: Iterable[int]) -> str:
+    def text_of(self, codes: Iterable[int]) -> str:
         """The text of codes."""
         return "".join(self.alphabet[code] for code in codes)
 
     def _sampled(self, batch: Batch) -> Tensor:
-        state, uniform = batch.state, self.write.bias.new_zeros(len(batch.index), len(self.alphabet))
+        state, uniform = batch.state, self.head.bias.new_zeros(len(batch.index), len(self.alphabet))
         x = pyro.sample("x_0", dist.Categorical(logits=uniform))
         for t in range(1, self.length + 1):
             logits, state = self.logits(x.unsqueeze(-1), state)

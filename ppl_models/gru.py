@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ppl_models.batch import UsageError
+
 __all__ = ["GRU"]
 
 
@@ -28,6 +30,9 @@ class GRU(nn.Module):
         layers: How many layers.
         dropout: The probability that a unit of a layer's output is zero in training; states are not touched.
         reset_after: Whether the reset comes after the product.
+
+    Raises:
+        UsageError: A size or the dropout is out of its range.
     """
 
     def __init__(
@@ -36,9 +41,13 @@ class GRU(nn.Module):
         super().__init__()
         self.inputs, self.hidden, self.layers, self.dropout = inputs, hidden, layers, dropout
         self.reset_after = reset_after
-        sizes = [inputs] + [hidden] * (layers - 1)
-        make = (lambda size: nn.GRU(size, hidden, batch_first=True)) if reset_after else _ResetBefore
-        self.cells = nn.ModuleList(make(size) if reset_after else make(size, hidden) for size in sizes)
+        if min(inputs, hidden, layers) < 1 or not 0 <= dropout < 1:
+            raise UsageError(
+                f"GRU: found {inputs} inputs, {hidden} units, {layers} layers, dropout {dropout}, expected 1 or more "
+                "of each, and dropout from 0 to below 1"
+            )
+        sizes, make = [inputs] + [hidden] * (layers - 1), nn.GRU if reset_after else _ResetBefore
+        self.cells = nn.ModuleList(make(size, hidden, batch_first=True) for size in sizes)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read sequences.
@@ -54,7 +63,9 @@ class GRU(nn.Module):
             state = x.new_zeros(len(x), self.layers, self.hidden)
         after = []
         for cell, h in zip(self.cells, state.unbind(1), strict=True):
-            x, h = cell(x, h.unsqueeze(0).contiguous())
+            # cuDNN's recurrent layers know float16 alone under autocast, which would need its loss scaled.
+            with torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda") and not x.is_cuda):
+                x, h = cell(x.float() if x.is_cuda else x, h.unsqueeze(0).contiguous())
             after.append(h.squeeze(0))
             x = nn.functional.dropout(x, self.dropout, self.training)
         return x, torch.stack(after, 1)
@@ -63,7 +74,7 @@ class GRU(nn.Module):
 class _ResetBefore(nn.Module):
     """One layer with the reset before the product, called as `nn.GRU` is; gates in the order r, z, candidate."""
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    def __init__(self, inputs: int, hidden: int, *, batch_first: bool) -> None:
         super().__init__()
         self.read, self.gates = nn.Linear(inputs, 3 * hidden), nn.Linear(hidden, 2 * hidden, bias=False)
         self.candidate = nn.Linear(hidden, hidden, bias=False)

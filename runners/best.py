@@ -16,18 +16,18 @@ class Best:
 
     Attributes:
         rows: For each look `step` and the figure, by its name.
-        best: The module's state at the smallest, and `None` before the first look.
+        state: The module's state at the smallest, and `None` before the first look.
     """
 
     def __init__(self, figure: str) -> None:
         self.figure = figure
         self.rows: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] | None = None
+        self.state: dict[str, Tensor] | None = None
 
     def take(self, found: float, module: nn.Module, *, step: int) -> None:
         """Take in what the figure is after so many steps."""
-        if self.best is None or found < self._of(self._first()):
-            self.best = {name: value.clone() for name, value in module.state_dict().items()}
+        if self.state is None or found < self._of(self._first()):
+            self.state = {name: value.clone() for name, value in module.state_dict().items()}
         self.rows.append({"step": step, self.figure: found})
 
     @property
@@ -36,10 +36,10 @@ class Best:
         return int(self._first()["step"]) if self.rows else 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "best": self.best}
+        return {"rows": self.rows, "best": self.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.best = state["rows"], state["best"]
+        self.rows, self.state = state["rows"], state["best"]
 
     def _first(self) -> dict[str, float]:
         """The look at which the figure was smallest."""

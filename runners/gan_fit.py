@@ -247,12 +247,12 @@ class GanFit(Run):
         """A copy of the generator in eval mode: as it is, its average, or the best that was seen, as for `samples`."""
         if which == "average" and self.average is None:
             raise UsageError("average: this run keeps none; give it average=, such as 0.999")
-        if which == "best" and (self.selection is None or self.selection.best is None):
+        if which == "best" and (self.selection is None or self.selection.state is None):
             raise UsageError("best: no generator was selected in this run; give it selection= looks")
         averaged = which in ("average", None) and self.average is not None
         made = copy.deepcopy(self.average.module if averaged else self.generator).eval()
         if which == "best":
-            made.load_state_dict(self.selection.best)
+            made.load_state_dict(self.selection.state)
         return made
 
     def measured(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ppl_models import CharGRU
+from ppl_models import CharGRU, UsageError
 from runners.data.text import Text
 
 __all__ = ["surprise"]
@@ -22,9 +22,14 @@ def surprise(model: CharGRU, text: Text, *, rows: int = 1, size: int = 1000) -> 
 
     Returns:
         All but the first of each part, `(rows, characters)`.
+
+    Raises:
+        UsageError: There is too little text.
     """
     codes = text.codes.long()
-    length = len(codes) // rows
+    length = len(codes) // rows if rows >= 1 else 0
+    if length < 2:
+        raise UsageError(f"rows: found {rows} for {len(codes)} characters, expected two or more in each of 1 or more")
     codes, state, found = codes[: rows * length].view(rows, length), None, []
     for start in range(0, length - 1, size):
         x = codes[:, start : start + size + 1]

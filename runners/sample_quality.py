@@ -45,7 +45,7 @@ def sample_quality(
             return measure(drawn, fit.data, trained, split=split, seed=seed)
 
     found = measured()
-    if isinstance(fit, GanFit) and fit.selection is not None and fit.selection.best is not None:
+    if isinstance(fit, GanFit) and fit.selection is not None and fit.selection.state is not None:
         found["best"] = {"step": fit.selection.step, **measured(which="best")}
     return found
 

@@ -2,7 +2,8 @@
 
     python runners/text.py                                     on tiny Shakespeare (S18)
     python runners/text.py --text FILE --rare 10               on a text of your own, without its rare characters
-    python runners/text.py --layers 2 --dropout 0.2 --reset before --order shuffled
+    python runners/text.py --order shuffled                    sequences in any order, their states from zeros
+    python runners/text.py --layers 2 --dropout 0.2 --reset-gate before
     python runners/text.py --preset recite                     does it learn 500 characters by heart?
     python runners/text.py --resume                            go on with the newest run
     python runners/text.py --write RUN --prompt "ROMEO:" --temperature 0.8 --top-k 20
@@ -11,6 +12,7 @@ In Python: `text.fit(CharGRU(data.train.alphabet), data, steps=5000)`, then `.wr
 """
 
 import inspect
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,19 +24,23 @@ import torch
 from ppl_models import CharGRU, UsageError
 from runners import text_summary
 from runners.blueprint import rebuild
-from runners.data import DataSet
+from runners.data import DataSet, default_root
+from runners.data.corpora import TEXTS, default_text
+from runners.loop.checkpoint import read_checkpoint
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
-from runners.origin import config_in, device_of
+from runners.origin import config_in, device_of, readable
+from runners.run import device_or_default
 from runners.text_fit import TextFit
 from runners.text_options import DEFAULTS, PRESETS, QUICK, corpus_of, model_of, parser, settings_of
+from runners.writing import write
 
-__all__ = ["fit", "load", "main", "recited"]
+__all__ = ["fit", "load", "load_model", "main", "recited"]
 
 WRITING = ("prompt", "characters", "temperature", "top_k")
 """Options that say what to write."""
 
-WITH_WRITE = (*WRITING, "write", "seed", "device", "data_root")
+WITH_WRITE = (*WRITING, "write", "seed", "device")
 
 
 def fit(model: CharGRU, data: DataSet, **settings: Any) -> TextFit:
@@ -71,30 +77,42 @@ def load(
     """
     run = RunFolder(Path(folder))
     config = config_in(run, command="text")
-    try:
+    with readable(run):
         if data is None:
             if "options" not in config:
                 raise UsageError(f"{run.path}: was not made by text.py; give the text as data=")
             moved = {} if data_root is None else {"data_root": data_root}
             data = corpus_of(config["options"] | moved)
-        names = inspect.signature(TextFit).parameters.keys() - {"model", "data", "device", "out", "origin", "progress"}
+        names = inspect.signature(TextFit).parameters.keys() - {"data", "device", "out", "origin", "progress"}
         settings = {name: rebuild(config[name]) for name in names}
-        made = TextFit(rebuild(config["model"]), data, device=device, **settings)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{run.path / 'config.json'}: {error} is missing or not as a text's run writes it") from error
+        made = TextFit(data=data, device=device, **settings)
     return made.restore(run)
+
+
+def load_model(folder: Path | str, *, device: torch.device | str | None = None) -> CharGRU:
+    """The model in a run folder, the best that was seen, in eval mode, without its text.
+
+    Raises:
+        UsageError: It is no run folder of a text.
+    """
+    run, device = RunFolder(Path(folder)), device_or_default(device)
+    config, states = config_in(run, command="text"), read_checkpoint(run.checkpoint, device=device)
+    with readable(run):
+        model = rebuild(config["model"]).to(device).eval()
+        model.load_state_dict(states["best"]["best"] or states["model"])
+    return model
 
 
 def recited(fit: TextFit) -> int:
     """How many characters of the text, the first given, the model writes on without a mistake, the likeliest each."""
     text = fit.data.train.read()
-    wrong = (n for n, c in enumerate(fit.stream(len(text) - 1, prompt=text[0], temperature=0), 1) if c != text[n])
-    return next(wrong, len(text))
+    written = text[0] + fit.write(len(text) - 1, prompt=text[0], temperature=0)
+    return next((n for n, (ours, theirs) in enumerate(zip(written, text, strict=True)) if ours != theirs), len(text))
 
 
 @command
-def main(argv: Sequence[str] | None = None) -> TextFit:
-    """Run the command; returns the finished fit."""
+def main(argv: Sequence[str] | None = None) -> TextFit | CharGRU:
+    """Run the command; returns the finished fit, or the model that wrote."""
     given = vars(parser(__doc__).parse_args(argv))
     if "write" in given:
         return _write(given)
@@ -107,38 +125,47 @@ def main(argv: Sequence[str] | None = None) -> TextFit:
     print(*text_summary.lines(run.report()), sep="\n")
     print(folder.path / "report.html")
     if options["recite"]:
-        count = recited(run)
-        print(f"recites {count:,} of {options['recite']:,} characters")
-        if count < options["recite"]:
+        count, whole = recited(run), len(run.data.train)
+        print(f"recites {count:,} of {whole:,} characters")
+        if count < whole and not options["quick"]:
             raise SystemExit(1)
     return run
 
 
 def build(options: Options, folder: RunFolder) -> TextFit:
     """The fit that options describe, not yet run."""
-    device, data = device_of(options["device"]), corpus_of(options)
-    written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    if options["text"] is not None:
+    device = device_of(options["device"])
+    if options["text"] is None:
+        options = options | {"text": default_text(Path(options["data_root"] or default_root()))}
+    data, written = corpus_of(options), dict(options)
+    if options["text"] not in TEXTS:
         written["text"] = str(Path(options["text"]).resolve())
+    written = {name: str(value) if isinstance(value, Path) else value for name, value in written.items()}
     settings = settings_of(options, data) | {"device": device, "out": folder.path}
     return TextFit(model_of(options, data), data, origin={"command": "text", "options": written}, **settings)
 
 
-def _write(given: Options) -> TextFit:
+def _write(given: Options) -> CharGRU:
+    """Write text to the terminal, each character as it is drawn."""
     for name in given:
         if name not in WITH_WRITE:
             raise UsageError(f"--{name.replace('_', '-')}: changes nothing with --write")
-    run = load(given["write"], data_root=given.get("data_root"), device=device_of(given.get("device")))
+    model = load_model(given["write"], device=device_of(given.get("device")))
     settings = {name: given[name] for name in ("prompt", "temperature", "top_k", "seed") if name in given}
-    which = "best" if run.best.best is not None else "last"
-    begun = time.monotonic()
-    sys.stdout.write(settings.get("prompt", ""))
-    for character in run.stream(count := given.get("characters", 1000), which=which, **settings):
-        sys.stdout.write(character)
-        sys.stdout.flush()
-    print()
+    count, begun = given.get("characters", 1000), time.monotonic()
+    drawn = write(model, count, **settings)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows fewer characters than the model
+    try:
+        for place, (codes, _) in enumerate(drawn):
+            sys.stdout.write(("" if place else settings.get("prompt", "")) + model.text_of(codes.tolist()))
+            sys.stdout.flush()
+        print()
+    except BrokenPipeError:  # whoever read it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return model
     print(f"{count / (time.monotonic() - begun):,.0f} characters a second", file=sys.stderr)
-    return run
+    return model
 
 
 if __name__ == "__main__":

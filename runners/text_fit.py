@@ -1,7 +1,8 @@
 """A character model in training on a text, and what can be asked of it."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from guides.objectives import Schedule
-from guides.sites import Program
 from ppl_models import Batch, CharGRU, UsageError
 from runners import text_summary
 from runners.best import Best
-from runners.data import DataSet
+from runners.data import DataSet, Text
 from runners.reading import surprise
 from runners.run import Run, device_or_default, placed
 from runners.text_step import TextStep, log_likelihood
@@ -78,8 +78,10 @@ class TextFit(Run):
     ) -> None:
         device = device_or_default(device)
         data = data.to(device)
-        if model.alphabet != data.train.alphabet:
-            raise UsageError(f"the model's alphabet is {model.alphabet!r}, the text's {data.train.alphabet!r}")
+        if getattr(model, "alphabet", None) != data.train.alphabet:
+            raise UsageError("the model's alphabet is not the text's: CharGRU(data.train.alphabet) has that")
+        if clip is not None and not clip > 0:
+            raise UsageError(f"clip: found {clip}, expected a norm above 0, or None")
         self.model = placed(model, device)
         self.best = Best("nats_per_character")
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -115,11 +117,17 @@ class TextFit(Run):
         return f"TextFit({self.data.name}, {self.history.step:,} steps{': ' if final else ''}{final})"
 
     def check(self) -> None:
-        """Observe two sequences, as the first step will."""
+        """Observe two sequences, as the first step will.
+
+        Raises:
+            UsageError: The model has latents, observes nothing, or returns no state.
+        """
         length = min(self.data.train.length, len(self.data.train) - 1)
         x = self.data.train.codes[: length + 1].long().expand(2, -1)
         with self.autocast():
-            log_likelihood(self.model, Batch(x, None, torch.arange(2, device=self.device)))
+            _, state = log_likelihood(self.model, Batch(x, None, torch.arange(2, device=self.device)))
+        if not isinstance(state, Tensor) or len(state) != 2:
+            raise UsageError("the model returns no state, expected a tensor with a row for each sequence")
 
     def measured(self) -> dict[str, float]:
         """The test text's nats per character, of at most 100 000, read in 20 parts side by side; the best is kept."""
@@ -129,41 +137,46 @@ class TextFit(Run):
         self.best.take(found, self.model, step=self.history.step)
         return {"held_out": found}
 
-    def trained(self, which: Literal["last", "best"] = "last") -> Program:
-        """A copy of the model in eval mode: as it is, or the best that was seen.
+    def trained(self, which: Literal["last", "best"] | None = None) -> CharGRU:
+        """A copy of the model in eval mode: as it is, or the best that was seen, by default that where there is one.
 
         Raises:
-            UsageError: None was seen.
+            UsageError: There is none of that kind.
         """
+        if which not in ("last", "best", None):
+            raise UsageError(f"which: found {which!r}, expected last or best")
+        if which == "best" and self.best.state is None:
+            raise UsageError("best: no model was looked at in this run yet")
         made = copy.deepcopy(self.model).eval()
-        if which == "best":
-            if self.best.best is None:
-                raise UsageError("best: no model was looked at in this run yet")
-            made.load_state_dict(self.best.best)
+        if which != "last" and self.best.state is not None:
+            made.load_state_dict(self.best.state)
         return made
 
-    def surprise(self, text: Any = None, *, which: Literal["last", "best"] = "last", rows: int = 1) -> Tensor:
-        """Nats of each character of a text, the test text by default, the state carried: see `surprise`."""
-        with self.aside():
-            return surprise(self.trained(which), self.data.test if text is None else text, rows=rows)
+    def surprise(
+        self, text: Text | str | None = None, *, which: Literal["last", "best"] | None = None, rows: int = 1
+    ) -> Tensor:
+        """Nats of each character of a text but the first, by default the test text, `(rows, characters)`.
 
-    def write(self, count: int = 500, *, which: Literal["last", "best"] = "last", **settings: Any) -> str:
-        """Text from the model; the settings are those of `writing.write`."""
-        return "".join(self.stream(count, which=which, **settings))
-
-    def stream(self, count: int, *, which: Literal["last", "best"] = "last", **settings: Any) -> Iterator[str]:
-        """The same a character at a time, as each is drawn."""
+        The state is carried; the other arguments are those of `reading.surprise` and `trained`.
+        """
         model = self.trained(which)
-        for codes, _ in write(model, count, **settings):
-            yield model.decode(codes.tolist())
+        if isinstance(text, str):
+            text = replace(self.data.test, codes=model.codes_of(text).to(self.device, torch.int32))
+        with self.aside():
+            return surprise(model, self.data.test if text is None else text, rows=rows)
+
+    def write(self, count: int = 500, *, which: Literal["last", "best"] | None = None, **settings: Any) -> str:
+        """Text from the model; the settings are those of `writing.write`."""
+        model = self.trained(which)
+        return "".join(model.text_of(codes.tolist()) for codes, _ in write(model, count, **settings))
 
     def result(self) -> dict[str, Any]:
-        """The final figures, as in result.json."""
+        """The final figures, as in result.json, in nats per character."""
         return text_summary.result(self)
 
-    def show(self) -> Figure:
-        """The test text's first characters, coloured by how much each surprises the model."""
-        return text_summary.surprise_figure(self)
+    def show(self, passage: str | None = None) -> Figure:
+        """A passage, by default of the test text, coloured by how much each character surprises the model."""
+        return text_summary.surprise_figure(self, passage)
 
     def report(self) -> dict[str, Any]:
         """Write result.json, the pictures and report.html into the run folder; returns the final figures.
@@ -173,4 +186,4 @@ class TextFit(Run):
         """
         if self.folder is None:
             raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
-        return text_summary.write(self)
+        return text_summary.save(self)

@@ -1,5 +1,7 @@
 """The options of `text.py`: defaults, presets, and the text and the model that they describe."""
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 from guides import CosineSchedule
 from ppl_models import CharGRU, UsageError
 from runners.data import DataSet, corpus
-from runners.data.corpora import SPLITS
+from runners.data.corpora import SPLITS, TEXTS
 from runners.data.text import ORDERS
 from runners.loop.command import (
     Options,
@@ -29,15 +31,16 @@ DEFAULTS: Options = {
     "text": None,
     "data_root": None,
     "rare": 1,
+    "drop": "",
     "split": "contiguous",
     "recite": 0,
     "hidden": 512,
     "layers": 1,
     "embedding": 0,
     "dropout": 0.0,
-    "reset": "after",
+    "reset_gate": "after",
     "length": 64,
-    "order": "contiguous",
+    "order": "carried",
     "batch": 32,
     "steps": 5000,
     "epochs": None,
@@ -52,7 +55,7 @@ DEFAULTS: Options = {
 
 PRESETS: dict[str, Options] = {
     "s18": {},
-    # Rows that are read from their beginning, as they are recited.
+    # A row that is read from its beginning, as it is recited.
     "recite": {"recite": 500, "hidden": 128, "length": 100, "batch": 1, "steps": 1000, "lr": 5e-3},
 }
 
@@ -67,11 +70,12 @@ def parser(page: str | None) -> Parser:
     add = parser.add_argument
     add("--preset", choices=list(PRESETS), help="s18 (the default), or recite: learn 500 characters by heart")
     add = parser.add_argument_group("the run").add_argument
-    add("--text", type=given_path, metavar="FILE", help="in UTF-8 (default: tiny Shakespeare, or Python's own help)")
+    add("--text", metavar="TEXT", help=f"{', '.join(TEXTS)}, or a file in UTF-8 (default: the first that can be had)")
     add("--data-root", type=given_path, help="folder with data sets (default: $PPL_DATA, else data/)")
     add("--rare", type=positive, metavar="N", help="remove characters that there are fewer than N of (default: none)")
-    add("--split", choices=SPLITS, help="what is tested on: the last tenth, or the end of each of 50 pieces")
-    add("--recite", type=natural, metavar="N", help="train and test on the first N characters, and have them recited")
+    add("--drop", metavar="CHARACTERS", help="remove these characters")
+    add("--split", choices=list(SPLITS), help=f"what is tested on: {', or '.join(SPLITS.values())}")
+    add("--recite", type=natural, metavar="N", help="train and test on the first N characters or a few more, by heart")
     add("--steps", type=positive, help="training steps")
     add("--epochs", type=positive, help="instead of --steps")
     add("--batch", type=positive, help="sequences per step")
@@ -88,10 +92,12 @@ def parser(page: str | None) -> Parser:
     add("--layers", type=positive, help="how many layers")
     add("--embedding", type=natural, help="size of a learned code of characters; 0 for one-hot (the default)")
     add("--dropout", type=fraction, help="on every layer's output")
-    add("--reset", choices=["after", "before"], help="after the product, as cuDNN has it, or before, as the course")
+    add(
+        "--reset-gate", choices=["after", "before"], help="after the product, as cuDNN has it, or before, as the course"
+    )
     add = parser.add_argument_group("the optimiser").add_argument
     add("--lr", type=positive_number, help="of Adam, at the start")
-    add("--schedule", choices=list(SCHEDULES), help="of its step size, which falls to a twentieth")
+    add("--schedule", choices=list(SCHEDULES), help="of its step size: cosine falls to a twentieth")
     add("--clip", type=positive_number, help="global norm that gradients are clipped to")
     add = parser.add_argument_group("writing, with a run that is there").add_argument
     add("--write", type=given_path, metavar="RUN", help="write text with this run instead of training one")
@@ -108,21 +114,24 @@ def corpus_of(options: Options) -> DataSet:
     Raises:
         UsageError: It cannot be read, or is too short.
     """
-    how = {name: options[name] for name in ("rare", "split", "length", "order")}
+    how = {name: options[name] for name in ("rare", "drop", "split", "length", "order")}
     data = corpus(options["text"], root=options["data_root"], **how)
     if not options["recite"]:
         return data
-    if options["recite"] > len(data.train):
-        raise UsageError(f"--recite: found {options['recite']}, expected at most {len(data.train)}, what there is")
-    passage = data.train.first(options["recite"])
-    return DataSet(f"{data.name}, the first {options['recite']:,} characters", passage, None, passage)
+    wanted, length = options["recite"] - 1, min(options["length"], options["recite"] - 1)
+    if wanted < 1 or options["recite"] > len(data.train):
+        raise UsageError(f"--recite: found {options['recite']}, expected 2 to {len(data.train):,}, what there is")
+    # Whole sequences, so that every character that is recited was read: a few more than wanted, or fewer at the end.
+    sequences = min(math.ceil(wanted / length), (len(data.train) - 1) // length)
+    passage = replace(data.train.first(1 + sequences * length), length=length)
+    return DataSet(f"{data.name}, the first {len(passage):,} characters", passage, None, passage)
 
 
 def model_of(options: Options, data: DataSet) -> CharGRU:
     """The model that options describe, fresh from the options' seed."""
     with forked(options["seed"], torch.device("cpu")):
         sizes = {name: options[name] for name in ("hidden", "layers", "embedding", "dropout")}
-        return CharGRU(data.train.alphabet, reset_after=options["reset"] == "after", **sizes)
+        return CharGRU(data.train.alphabet, reset_after=options["reset_gate"] == "after", **sizes)
 
 
 def settings_of(options: Options, data: DataSet) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import reduce
+from operator import add
 from typing import Any
 
 import pyro
@@ -9,19 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from guides.objectives import Schedule
-from guides.sites import run_program
-from ppl_models import Batch
+from guides.sites import Program, run_program
+from ppl_models import Batch, UsageError
 from runners.data.text import TextStream
 
 __all__ = ["TextStep", "log_likelihood"]
 
 
-def log_likelihood(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The log-density of what a model without latents observes, `(B,)`, and the state that it returns."""
+def log_likelihood(model: Program, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The log-density of what a model without latents observes, `(B,)`, and the state that it returns.
+
+    Raises:
+        UsageError: It samples latents, or observes nothing.
+    """
     returned = []
-    sites = run_program(lambda batch: returned.append(model(batch)), batch).values()
-    shape = (1, len(batch.index))
-    return sum(site.log_prob(shape) for site in sites if site.is_observed), returned[0]
+    sites = run_program(lambda batch: returned.append(model(batch)), batch)
+    latents = [name for name, site in sites.items() if not site.is_observed]
+    if latents or not sites:
+        raise UsageError(
+            f"the model samples {', '.join(latents) or 'nothing'}, expected sites that are observed, obs=batch.x[:, 1:]"
+        )
+    log_prob = reduce(add, (site.log_prob((1, len(batch.index))) for site in sites.values()))
+    return log_prob, returned[0]
 
 
 class TextStep:
@@ -66,8 +77,8 @@ class TextStep:
         with pyro.validation_enabled(self.validate), self.autocast():
             log_prob, state = log_likelihood(self.model, batch)
         self.validate = False
-        # Backpropagation ends where the batch begins.
-        self.stream.state = state.detach()
+        # Detached there: backpropagation ends where a batch begins.
+        self.stream.carry(state)
         loss = -log_prob.mean() / (batch.x.shape[1] - 1)
         self.optimizer.zero_grad()
         loss.backward()

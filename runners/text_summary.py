@@ -9,18 +9,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppl_models import CharGRU
 from runners import figures
 from runners.data import DataSet
 from runners.loop.atomic import write_atomically
 from runners.metrics.ngrams import ngram_surprise
-from runners.reading import surprise
 from runners.writing import write as written
 
 if TYPE_CHECKING:
     from runners.text_fit import TextFit
 
-__all__ = ["TEMPERATURES", "baselines", "lines", "result", "surprise_figure", "temperature_study", "write"]
+__all__ = ["baselines", "lines", "result", "save", "surprise_figure", "temperature_study"]
 
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2, 1.5)
 LENGTH, TEXTS = 1000, 4
@@ -34,7 +32,7 @@ ORDER = 5
 
 
 def result(fit: "TextFit") -> dict[str, Any]:
-    """The final figures of a fit, in nats per character, the test text read in one, the state carried.
+    """The final figures of a fit, in nats per character, the test text read in one, the state carried from zeros.
 
     Returns:
         `train`, means of the last 1000 steps, `test` and, of the least surprising model that was seen, `best`, each
@@ -44,22 +42,24 @@ def result(fit: "TextFit") -> dict[str, Any]:
     found = {
         "data": fit.data.name,
         "unit": "nats per character",
+        "state": "carried through the test text, from zeros",
         "steps": fit.history.step,
         "seconds": round(fit.history.seconds, 1),
         "train": fit.history.final(),
         "test": _read(fit, "last"),
     }
-    if fit.best.best is not None:
+    if fit.best.state is not None:
         found["best"] = {"step": fit.best.step, **_read(fit, "best")}
     return found | {"baselines": baselines(fit.data), "temperatures": temperature_study(fit)}
 
 
 def baselines(data: DataSet) -> dict[str, float]:
     """What counting gives, nats per character of the test text: nothing, characters, and an n-gram model."""
-    train, test, characters = data.train.codes, data.test.codes[1:], len(data.train.alphabet)
+    train, test, characters = data.train.codes, data.test.codes, len(data.train.alphabet)
     found = {"uniform": math.log(characters)}
     for name, order in (("unigram", 1), (f"{ORDER}-gram", ORDER)):
-        found[name] = float(ngram_surprise(train, test, characters=characters, order=order).mean())
+        # All but the first, which models of sequences read and do not predict.
+        found[name] = float(ngram_surprise(train, test, characters=characters, order=order)[1:].mean())
     return found
 
 
@@ -69,15 +69,13 @@ def temperature_study(fit: "TextFit") -> list[dict[str, Any]]:
     Entropy is in nats per character, of the distribution after tempering; a word is known that is in the text that
     was trained on.
     """
-    model = fit.trained("best" if fit.best.best is not None else "last")
+    model = fit.trained()
     known, rows = set(words(fit.data.train.read())), []
     with fit.aside():
         for temperature in TEMPERATURES:
-            drawn = written(
-                model, LENGTH, rows=TEXTS, temperature=temperature, seed=fit.settings["seed"], prompt=_start(model)
-            )
+            drawn = written(model, LENGTH, rows=TEXTS, temperature=temperature, seed=fit.settings["seed"])
             codes, log_probs = zip(*drawn, strict=True)
-            texts = [model.decode(row) for row in torch.stack(codes, 1).tolist()]
+            texts = [model.text_of(row) for row in torch.stack(codes, 1).tolist()]
             found = [word for text in texts for word in words(text)]
             rows.append(
                 {
@@ -91,20 +89,17 @@ def temperature_study(fit: "TextFit") -> list[dict[str, Any]]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in lower case."""
-    return re.findall(r"\w[\w'’]*", text.lower())
+    """The words of a text, in lower case: letters, with apostrophes between them."""
+    return re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*", text.lower())
 
 
-def surprise_figure(fit: "TextFit") -> Figure:
-    """The test text's first characters, coloured by how much each surprises the model."""
-    passage = fit.data.test.first(PASSAGE)
-    model = fit.trained("best" if fit.best.best is not None else "last")
-    with fit.aside():
-        nats = surprise(model, passage)
-    return figures.surprise(passage.read()[1:], nats.flatten())
+def surprise_figure(fit: "TextFit", passage: str | None = None) -> Figure:
+    """A passage, by default the test text's beginning, coloured by how much each character surprises the model."""
+    passage = fit.data.test.first(PASSAGE).read() if passage is None else passage
+    return figures.surprise(passage[1:], fit.surprise(passage).flatten())
 
 
-def write(fit: "TextFit") -> dict[str, Any]:
+def save(fit: "TextFit") -> dict[str, Any]:
     """Write result.json, texts.txt, the pictures and report.html into a fit's folder; returns the final figures."""
     found = result(fit)
     fit.folder.write_json("result.json", found)
@@ -125,13 +120,11 @@ def write(fit: "TextFit") -> dict[str, Any]:
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """Final figures as lines to print."""
-    said = [f"{'train':>10}  {found['train'].get('nats_per_character', math.nan):.4f} nats per character"]
-    for name in ("test", "best"):
-        if name in found:
-            nats, bits, count = (found[name][k] for k in ("nats_per_character", "bits_per_character", "characters"))
-            at = f", at step {found[name]['step']:,}, chosen by the same text" if name == "best" else ""
-            said.append(f"{name:>10}  {nats:.4f} nats, {bits:.4f} bits per character of {count:,}{at}")
-    said += [f"{name:>10}  {nats:.4f} nats" for name, nats in found["baselines"].items()]
+    said = [f"{found['data']}; nats and bits per character, state {found['state']}"]
+    rows = {name: found[name]["nats_per_character"] for name in ("train", "test", "best") if found.get(name)}
+    for name, nats in (rows | found["baselines"]).items():
+        note = f"  at step {found['best']['step']:,}, chosen by the same text" if name == "best" else ""
+        said.append(f"{name:>10}  {nats:7.4f}  {nats / math.log(2):7.4f}{note}")
     for row in found["temperatures"]:
         said.append(
             f"{'T = ' + str(row['temperature']):>10}  entropy {row['entropy']:.2f} nats, "
@@ -154,11 +147,6 @@ def _curves(fit: "TextFit", baselines: Mapping[str, float]) -> Figure:
     }
     ngram = f"{ORDER}-gram"
     return figures.curves(runs, references={f"nats_per_character: {ngram}": baselines[ngram]})
-
-
-def _start(model: CharGRU) -> str:
-    """A character that texts can begin after."""
-    return "\n" if "\n" in model.alphabet else model.alphabet[0]
 
 
 def _entropy(log_probs: Tensor) -> Tensor:

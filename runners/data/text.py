@@ -11,7 +11,7 @@ from ppl_models.batch import Batch, UsageError
 
 __all__ = ["ORDERS", "Text", "TextStream"]
 
-ORDERS = ("contiguous", "reset", "shuffled")
+ORDERS = ("carried", "reset", "shuffled")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,21 +22,23 @@ class Text:
         codes: int32 `(N,)`, each character's place in the alphabet.
         alphabet: The characters.
         length: Characters of a sequence, S; a batch holds one more, the first, which is read and not observed.
-        order: "contiguous": row k of a batch continues row k of the one before it, and the state is carried, to the
-            end of the epoch; "reset": the same without the state; "shuffled": sequences in any order, without it.
+        order: "carried": row k of a batch continues row k of the one before it, and the state is carried, to the end
+            of the epoch; "reset": the same without the state; "shuffled": sequences in any order, without it.
 
     Raises:
-        UsageError: The codes are none, or there is no such order.
+        UsageError: The codes are no codes of the alphabet, or there is no such order.
     """
 
     codes: Tensor
     alphabet: str
     length: int = 100
-    order: Literal["contiguous", "reset", "shuffled"] = "contiguous"
+    order: Literal["carried", "reset", "shuffled"] = "carried"
 
     def __post_init__(self) -> None:
         if self.codes.dtype != torch.int32 or self.codes.dim() != 1:
             raise UsageError(f"codes: found {self.codes.dtype} {tuple(self.codes.shape)}, expected torch.int32 (N,)")
+        if len(self.codes) and not 0 <= int(self.codes.min()) <= int(self.codes.max()) < len(self.alphabet):
+            raise UsageError(f"codes: expected places in the alphabet, 0 to {len(self.alphabet) - 1}")
         if self.order not in ORDERS:
             raise UsageError(f"order: found {self.order!r}, expected {', '.join(ORDERS)}")
         if self.length < 1:
@@ -72,7 +74,7 @@ class Text:
 
     def fingerprint(self) -> str:
         """Return a short hash of the text: which data these are."""
-        digest = hashlib.sha256(self.alphabet.encode())
+        digest = hashlib.sha256(self.alphabet.encode("utf-8", "surrogatepass"))
         digest.update(self.codes.cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
 
@@ -95,16 +97,16 @@ class TextStream:
         size: Sequences in a batch.
         steps_per_epoch: Batches in an epoch.
         epoch: The epoch, from 0, that the latest batch belongs to.
-        state: What the next batch carries, `(size, *)` or `None`; whoever has read a batch puts it here.
+        state: What the next batch carries, `(size, *)` or `None`; whoever has read a batch puts it there by `carry`.
     """
 
     def __init__(self, text: Text, size: int, *, generator: torch.Generator | None = None) -> None:
         self._row = (len(text) - 1) // size if size >= 1 else 0
         self.size, self.steps_per_epoch = size, self._row // text.length
-        if not self.steps_per_epoch:
+        if self.steps_per_epoch < 1:
             raise UsageError(
-                f"batch size: found {size} sequences of {text.length} characters, expected fewer or shorter ones, of a "
-                f"text of {len(text):,}"
+                f"batch, length: found {size} sequences of {text.length} characters, expected fewer or shorter ones: "
+                f"the text has {len(text):,}"
             )
         self.epoch, self._position = 0, 0
         self.state: Tensor | None = None
@@ -127,7 +129,12 @@ class TextStream:
         starts = index % self.size * self._row + index // self.size * self._text.length
         places = starts.unsqueeze(-1) + torch.arange(self._text.length + 1, device=starts.device)
         x = self._text.codes.take(places).long()
-        return Batch(x, None, index, self.state if self._text.order == "contiguous" else None)
+        return Batch(x, None, index, self.state)
+
+    def carry(self, state: Tensor) -> None:
+        """Take the state after a batch, for the next one, where the text's order has it carried."""
+        if self._text.order == "carried":
+            self.state = state.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands, as tensors and integers that `torch.load(weights_only=True)` reads."""

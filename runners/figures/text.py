@@ -1,6 +1,7 @@
 """Pictures of text: how much it surprises a model, and what temperatures do."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from textwrap import wrap
 from typing import Any
 
@@ -8,6 +9,8 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ft2font import FT2Font
 from torch import Tensor
 
 __all__ = ["surprise", "temperatures"]
@@ -31,7 +34,7 @@ def surprise(text: str, nats: Tensor) -> Figure:
     for character, cost in zip(text, nats.tolist(), strict=True):
         if len(rows[-1]) == COLUMNS:
             rows.append([])
-        rows[-1].append(("↵" if character == "\n" else character, cost))
+        rows[-1].append((_drawable(character), cost))
         if character == "\n":
             rows.append([])
     rows = [row for row in rows if row]
@@ -92,7 +95,7 @@ def temperatures(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.text(
             0,
             1,
-            "\n".join(lines[:LINES]),
+            "\n".join("".join(map(_drawable, line)) for line in lines[:LINES]),
             family="monospace",
             fontsize=8,
             va="top",
@@ -102,3 +105,15 @@ def temperatures(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_axis_off()
         axes.set_title(f"temperature {row['temperature']}", fontsize=11, loc="left")
     return figure
+
+
+def _drawable(character: str) -> str:
+    """A character, or what stands for one that cannot be seen or that the font has not."""
+    if character == "\n":
+        return "↵"
+    return character if character.isprintable() and _font().get_char_index(ord(character)) else "·"
+
+
+@cache
+def _font() -> FT2Font:
+    return get_font(findfont("monospace"))

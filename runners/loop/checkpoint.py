@@ -12,7 +12,7 @@ from ppl_models import UsageError
 from runners.loop.atomic import write_atomically
 from runners.loop.errors import first_line
 
-__all__ = ["Part", "digest", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Part", "digest", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
 
 
 class Part(Protocol):
@@ -40,11 +40,11 @@ def save_checkpoint(path: Path, parts: dict[str, Part]) -> None:
     write_atomically(path, lambda file: torch.save(states, file))
 
 
-def load_checkpoint(path: Path, parts: dict[str, Part], *, device: torch.device) -> None:
-    """Give the parts the states in `path`.
+def read_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any]:
+    """The states in `path`, by part.
 
     Raises:
-        UsageError: The file is not a checkpoint, or one of other parts.
+        UsageError: The file is not a checkpoint.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -56,9 +56,20 @@ def load_checkpoint(path: Path, parts: dict[str, Part], *, device: torch.device)
         raise
     except Exception as error:  # bytes that somebody changed can raise anything in a zip and pickle reader
         raise UsageError(f"{path}: not a readable checkpoint ({first_line(error)})") from error
-    if not isinstance(states, dict) or set(states) != set(parts):
-        found = sorted(states) if isinstance(states, dict) else type(states).__name__
-        raise UsageError(f"{path}: a checkpoint of {found}, expected one of {sorted(parts)}")
+    if not isinstance(states, dict):
+        raise UsageError(f"{path}: holds a {type(states).__name__}, expected the states of a checkpoint")
+    return states
+
+
+def load_checkpoint(path: Path, parts: dict[str, Part], *, device: torch.device) -> None:
+    """Give the parts the states in `path`.
+
+    Raises:
+        UsageError: The file is not a checkpoint, or one of other parts.
+    """
+    states = read_checkpoint(path, device=device)
+    if set(states) != set(parts):
+        raise UsageError(f"{path}: a checkpoint of {sorted(states)}, expected one of {sorted(parts)}")
     for name, part in parts.items():
         try:
             part.load_state_dict(states[name])

@@ -38,7 +38,7 @@ __all__ = [
 
 Options = dict[str, Any]
 
-NOT_SETTINGS = ("data_root", "device", "images", "updates", "evidence")
+NOT_SETTINGS = ("data_root", "device", "images", "updates", "evidence", "text")
 """Options that may change when a run is resumed: they say where it is and what to report, not what it is."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG)
@@ -282,4 +282,4 @@ def _command_of(config: Path) -> str | None:
 
 def _resolved(value: Any) -> Any:
     """A path to something that exists, absolute; anything else as it is."""
-    return str(Path(value).resolve()) if isinstance(value, str) and os.path.exists(value) else value
+    return str(Path(value).resolve()) if isinstance(value, (str, Path)) and os.path.exists(value) else value

@@ -26,38 +26,25 @@ def ngram_surprise(train: Tensor, test: Tensor, *, characters: int, order: int =
         :math:`-\log p`, `(M,)`, in float64.
 
     Raises:
-        UsageError: `order` is not within 1 … what 64 bits can count.
+        UsageError: `order` is below 1.
     """
-    base = characters + 1  # one more for what is before the text, which nothing followed
-    if order < 1 or base**order >= 2**63:
-        raise UsageError(f"order: found {order}, expected 1 or more, and {base}^order below 2^63")
-    train, test = train.long(), test.long()
-    probability = torch.full((len(test),), 1 / characters, dtype=torch.float64, device=test.device)
+    if order < 1:
+        raise UsageError(f"n-gram model: found order {order}, expected 1 or more")
+    codes, first = torch.cat([train, test]).long(), len(train)
+    place = torch.cat([torch.arange(len(text), device=codes.device) for text in (train, test)])
+    probability = torch.full((len(test),), 1 / characters, dtype=torch.float64, device=codes.device)
+    # A number for the n - 1 characters before each, that of the gram that ends there.
+    context = torch.zeros_like(codes)
     for n in range(1, order + 1):
-        grams, counts = _grams(train, n, base)[n - 1 :].unique(return_counts=True)
-        contexts, inverse = (grams // base).unique(return_inverse=True)
-        seen = torch.zeros(len(contexts), dtype=torch.float64, device=test.device)
-        total, types = (
-            seen.index_add(0, inverse, counts.double()),
-            seen.index_add(0, inverse, seen.new_ones(len(grams))),
-        )
-        asked = _grams(test, n, base)
-        count = _looked_up(asked, grams, counts.double())
-        n_h, t_h = (_looked_up(asked // base, contexts, values) for values in (total, types))
-        probability = torch.where(n_h > 0, (count + t_h * probability) / (n_h + t_h), probability)
+        grams, gram = (context * characters + codes).unique(return_inverse=True)
+        counted = place[:first] >= n - 1  # with a whole context
+        count = gram[:first][counted].bincount(minlength=len(grams))
+        size = int(context.max()) + 1
+        total = context[:first][counted].bincount(minlength=size)
+        types = (grams // characters)[count > 0].bincount(minlength=size)
+        n_h, t_h = total[context[first:]], types[context[first:]]
+        known = (place[first:] >= n - 1) & (n_h > 0)
+        smoothed = (count[gram[first:]] + t_h * probability) / (n_h + t_h).clamp_min(1)
+        probability = torch.where(known, smoothed, probability)
+        context = gram.roll(1)
     return -probability.log()
-
-
-def _grams(codes: Tensor, n: int, base: int) -> Tensor:
-    """A number for each character with the n - 1 before it, `(N,)`; what is before the text counts as a character."""
-    before = torch.cat([codes.new_full((n - 1,), base - 1), codes])
-    number = torch.zeros_like(codes)
-    for offset in range(n):
-        number = number * base + before[offset : offset + len(codes)]
-    return number
-
-
-def _looked_up(asked: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """The value of each key that is asked for, 0 where there is none; `keys` are sorted."""
-    place = torch.searchsorted(keys, asked).clamp(max=len(keys) - 1)
-    return torch.where(keys[place] == asked, values[place], 0.0)

@@ -94,19 +94,25 @@ def test_as_a_pyro_program(embedding: int) -> None:
     assert [site for site in observed.stochastic_nodes if site != "data"] == []
 
 
-def test_logits_are_in_full_precision_under_autocast() -> None:
+def test_logits_and_state_are_cast_to_full_precision_under_autocast() -> None:
     for reset_after in (True, False):
         model = CharGRU("abc", hidden=4, reset_after=reset_after)
         with torch.autocast("cpu", torch.bfloat16), pyro.validation_enabled(True):
-            logits, _ = model.logits(torch.randint(3, (2, 5)))
-        assert logits.dtype == torch.float32
+            logits, state = model.logits(torch.randint(3, (2, 5)))
+        assert logits.dtype == state.dtype == torch.float32
 
 
 def test_text_and_codes() -> None:
     model = CharGRU("\n abé", hidden=2)
-    assert model.decode(model.encode("abba é\n")) == "abba é\n"
+    assert model.text_of(model.codes_of("abba é\n")) == "abba é\n"
     with pytest.raises(UsageError, match="'x', 'y'"):
-        model.encode("yaxy")
+        model.codes_of("yaxy")
     for alphabet in ("", "abca"):
         with pytest.raises(UsageError, match="each once"):
             CharGRU(alphabet)
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": 0}, {"layers": 0}, {"dropout": 1.0}])
+def test_sizes_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="GRU: found"):
+        CharGRU("ab", **wrong)

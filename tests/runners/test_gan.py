@@ -608,13 +608,13 @@ def test_the_generator_of_the_smallest_distance_is_kept(count: int, distance: st
     selection = Selection()
     selection.judge_by(judge, real)
     generator = nn.Linear(1, 1)
-    assert (selection.step, selection.best) == (0, None)
+    assert (selection.step, selection.state) == (0, None)
     for step, shift in ((10, 2.0), (20, 0.5), (30, 1.0)):
         with torch.no_grad():
             generator.weight.fill_(step)
         selection.look(generator, torch.randn(count, 64) + shift, step=step)
     assert selection.step == 20
-    assert selection.best["weight"].item() == 20
+    assert selection.state["weight"].item() == 20
     assert [row["step"] for row in selection.rows] == [10, 20, 30]
     again = Selection()
     again.load_state_dict(selection.state_dict())

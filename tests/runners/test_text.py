@@ -1,5 +1,6 @@
 """Texts: their batches, the model's training on them, what it reads and writes, and the command."""
 
+import hashlib
 import json
 import math
 import os
@@ -10,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
@@ -24,13 +27,15 @@ from runners.metrics.ngrams import ngram_surprise
 from runners.reading import surprise
 from runners.text import main
 from runners.text_fit import TextFit
+from runners.text_options import DEFAULTS, PRESETS, corpus_of
+from runners.text_step import TextStep
 from runners.text_summary import baselines, words
 from runners.writing import tempered, write
 
 LINES = "".join(f"{n} men went to mow, went to mow a meadow;\n" for n in range(60))
 
 
-def text_of(characters: str, *, length: int = 4, order: str = "contiguous") -> Text:
+def text_of(characters: str, *, length: int = 4, order: str = "carried") -> Text:
     alphabet = "".join(sorted(set(characters)))
     codes = torch.tensor([alphabet.index(character) for character in characters], dtype=torch.int32)
     return Text(codes, alphabet, length=length, order=order)
@@ -66,12 +71,12 @@ def test_the_state_is_carried_to_the_end_of_the_epoch() -> None:
             batch = next(stream)
             assert (batch.state is None) == (step == 0)
             assert stream.epoch == epoch
-            stream.state = state
+            stream.carry(state)
     for order in ("reset", "shuffled"):
         stream = text_of(LINES, order=order).batches(100)
         for _ in range(stream.steps_per_epoch):
             assert next(stream).state is None
-            stream.state = state
+            stream.carry(state)
 
 
 def test_shuffled_sequences_are_those_of_the_text() -> None:
@@ -87,8 +92,9 @@ def test_shuffled_sequences_are_those_of_the_text() -> None:
 
 
 def test_a_text_that_is_too_short_is_refused() -> None:
-    with pytest.raises(UsageError, match="64 sequences of 50 characters"):
-        text_of(LINES, length=50).batches(64)
+    for characters in (LINES, "a", ""):
+        with pytest.raises(UsageError, match="64 sequences of 50 characters"):
+            text_of(characters, length=50).batches(64)
 
 
 def test_corpus_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -98,7 +104,8 @@ def test_corpus_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert data.train.read() + data.test.read() == "ab\n" * 50
     assert (len(data.train), len(data.test)) == (135, 15)
     (said,) = capsys.readouterr().err.splitlines()
-    assert said == "text: mixed, 150 characters of 3, without '#' 1, 'é' 1, of which there were fewer than 2"
+    assert said == "text: mixed, 150 characters of 3, without '#' 1, 'é' 1, 2 in all"
+    assert corpus(path, drop="b#é").train.alphabet == "\na"
     assert data.train.alphabet == data.test.alphabet == "\nab"
 
 
@@ -131,23 +138,29 @@ def test_files_that_are_no_text_are_refused(content: bytes | None, message: str,
 def test_without_a_file_or_a_network_it_is_pythons_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def unreachable(*_: Any) -> None:
-        raise OSError("no network")
+    def download(url: str, folder: str, name: str, md5: str) -> None:
+        Path(folder, name).write_text("half a fi")
+        raise RuntimeError("File not found or corrupted.")
 
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", unreachable)
-    data = corpus(root=tmp_path)
-    assert data.name == "python-help, contiguous"
-    assert len(data.train) > 100_000
-    assert "not tiny Shakespeare" in capsys.readouterr().err
-    (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "tinyshakespeare.txt").write_text(LINES)
-    assert corpus(root=tmp_path).name == "tinyshakespeare, contiguous"
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", download)
+    for _ in range(2):
+        data = corpus(root=tmp_path)
+        assert data.name == "python-help, contiguous split"
+        assert len(data.train) > 100_000
+        assert "using python-help. tinyshakespeare: not at" in capsys.readouterr().err
+        assert not list((tmp_path / "text").iterdir()), "half a file is not left behind"
+    file = tmp_path / "text" / "tinyshakespeare.txt"
+    file.write_text(LINES)
+    with pytest.raises(UsageError, match="another text is at"):
+        corpus("tinyshakespeare", root=tmp_path)
+    monkeypatch.setattr("runners.data.corpora.MD5", hashlib.md5(LINES.encode()).hexdigest())
+    assert corpus(root=tmp_path).name == "tinyshakespeare, contiguous split"
 
 
 def counted(train: str, context: str, character: str, alphabet: str) -> float:
     """Witten and Bell's probability, by definition and by recursion."""
     shorter = 1 / len(alphabet) if not context else counted(train, context[1:], character, alphabet)
-    if context == "":
+    if not context:
         follows = Counter(train)
     else:
         ends = range(len(context), len(train))
@@ -164,10 +177,10 @@ def test_ngrams_are_those_of_witten_and_bell(order: int) -> None:
     codes = [torch.tensor([alphabet.index(c) for c in characters]) for characters in (train, test)]
     found = ngram_surprise(*codes, characters=len(alphabet), order=order)
     for place, character in enumerate(test):
-        if place < order - 1:
-            continue  # what is before a text is a character of its own here
         context = test[max(place - order + 1, 0) : place]
         assert float(found[place]) == pytest.approx(-math.log(counted(train, context, character, alphabet)), abs=1e-12)
+    rare = ngram_surprise(codes[0] * 9000, codes[1] * 9000, characters=10**6, order=9)
+    assert rare.isfinite().all(), "as of Chinese"
     every = torch.tensor([[codes[1][0], codes[1][1], code] for code in range(len(alphabet))])
     last = torch.stack([ngram_surprise(codes[0], row, characters=len(alphabet), order=3)[-1] for row in every])
     assert float((-last).exp().sum()) == pytest.approx(1)
@@ -254,7 +267,8 @@ def test_tempered_distributions() -> None:
     two = tempered(logits, top_k=2).exp()
     assert ((two > 0).sum(-1) == 2).all()
     torch.testing.assert_close(two, two.sign() * p / (two.sign() * p).sum(-1, keepdim=True))
-    for wrong in ({"temperature": -1}, {"top_k": 0}):
+    assert torch.equal(tempered(logits, temperature=1e-40), tempered(logits, temperature=0))
+    for wrong in ({"temperature": -1}, {"temperature": math.nan}, {"top_k": 0}):
         with pytest.raises(UsageError):
             tempered(logits, **wrong)
 
@@ -265,7 +279,7 @@ def test_what_is_written_is_drawn_from_the_model_with_its_state() -> None:
     model = model_of(whole).double().eval()
     codes, log_probs = zip(*write(model, 12, prompt="men", rows=2, temperature=0.7, seed=3), strict=True)
     drawn = torch.stack(codes, 1)
-    x = torch.cat([model.encode("men").expand(2, -1), drawn], 1)
+    x = torch.cat([model.codes_of("men").expand(2, -1), drawn], 1)
     logits, _ = model.logits(x[:, :-1])
     torch.testing.assert_close(torch.stack(log_probs, 1), (logits[:, 2:] / 0.7).log_softmax(-1).detach())
     again, _ = zip(*write(model, 12, prompt="men", rows=2, temperature=0.7, seed=3), strict=True)
@@ -285,7 +299,7 @@ def test_frequencies_are_the_models() -> None:
 
 
 def test_words() -> None:
-    assert words("He's gone:\n'Go!' go—on") == ["he's", "gone", "go", "go", "on"]
+    assert words("He's gone:\n'Go!' 12 go—_on, naïve") == ["he's", "gone", "go", "go", "on", "naïve"]
 
 
 def test_pictures() -> None:
@@ -310,23 +324,37 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def test_the_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "run"
-    run = main(["--text", str(file), *TINY, "--layers", "2", "--reset", "before", "--out", str(out)])
+    run = main(["--text", str(file), *TINY, "--layers", "2", "--reset-gate", "before", "--out", str(out)])
     assert isinstance(run, TextFit)
     for name in ("report.html", "curves.png", "temperatures.png", "surprise.png", "texts.txt"):
         assert (out / name).stat().st_size > 0
     found = json.loads((out / "result.json").read_text())
-    assert found["test"]["nats_per_character"] == pytest.approx(float(run.surprise().mean()), rel=1e-5)
+    with run.aside():
+        batch = Batch(run.data.test.codes.long().unsqueeze(0), None, torch.arange(1))
+        total = poutine.trace(run.model).get_trace(batch).log_prob_sum()
+    assert found["test"]["characters"] == len(run.data.test) - 1
+    assert found["test"]["nats_per_character"] == pytest.approx(-float(total) / (len(run.data.test) - 1), rel=1e-5)
+    assert found["data"] == "mow, contiguous split"
     assert found["test"]["bits_per_character"] == pytest.approx(found["test"]["nats_per_character"] / math.log(2))
     assert found["baselines"]["uniform"] == pytest.approx(math.log(len(run.model.alphabet)))
     capsys.readouterr()
-    main(["--write", str(out), "--prompt", "1 men", "--characters", "30", "--temperature", "0.5", "--seed", "4"])
+    line = ["--write", str(out), "--prompt", "1 men", "--characters", "30", "--temperature", "0.5", "--seed", "4"]
+    main([*line, "--top-k", "1"])
+    logits, _ = run.trained().logits(run.model.codes_of("1 men").unsqueeze(0))
+    assert capsys.readouterr().out[5] == run.model.alphabet[int(logits[0, -1].argmax())]
+    file.rename(file.with_name("elsewhere.txt"))  # what writes needs no text
+    main(line)
     wrote = capsys.readouterr().out
     assert wrote == "1 men" + run.write(30, which="best", prompt="1 men", temperature=0.5, seed=4) + "\n"
+    assert main(["--write", str(out), "--characters", "1"]).alphabet == run.model.alphabet
+    with pytest.raises(UsageError, match="No such file"):
+        text.load(out)
+    file.with_name("elsewhere.txt").rename(file)
     again = text.load(out)
     assert torch.equal(again.surprise(which="best"), run.surprise(which="best"))
 
 
-@pytest.mark.parametrize("order", ["contiguous", "shuffled"])
+@pytest.mark.parametrize("order", ["carried", "shuffled"])
 def test_a_run_that_is_cut_in_mid_epoch_ends_as_an_uncut_one(
     order: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -346,18 +374,21 @@ def test_a_run_that_is_cut_in_mid_epoch_ends_as_an_uncut_one(
             main([*line, "--out", str(cut)])
     assert ended.value.code == 128 + signal.SIGTERM
     assert f"python runners/text.py --resume --out {cut}" in capsys.readouterr().err
-    main(["--resume", "--out", str(cut)])
+    main([*line, "--resume", "--out", str(cut)])
     ours, theirs = weights(cut), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     parts = [torch.load(folder / "checkpoint.pt", weights_only=True)["stream"] for folder in (cut, whole)]
     assert parts[0]["position"] == parts[1]["position"]
-    assert torch.equal(parts[0]["state"], parts[1]["state"])
+    if order == "carried":
+        assert torch.equal(parts[0]["state"], parts[1]["state"])
+    else:
+        assert parts[0]["state"] is None
     first, second = (json.loads((folder / "result.json").read_text()) for folder in (whole, cut))
     assert first | {"seconds": 0} == second | {"seconds": 0}
 
 
 def test_a_short_text_is_learned_by_heart(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    line = ["--text", str(file), "--preset", "recite", "--recite", "43", "--hidden", "64", "--length", "21"]
+    line = ["--text", str(file), "--preset", "recite", "--recite", "42", "--hidden", "64", "--length", "21"]
     main([*line, "--steps", "600", "--out", str(tmp_path / "by-heart")])
     assert "recites 43 of 43 characters" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
@@ -366,14 +397,91 @@ def test_a_short_text_is_learned_by_heart(file: Path, tmp_path: Path, capsys: py
     assert "of 43 characters" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("count", [2, 60, 500, 2258])
+def test_what_is_to_be_recited_is_read_whole(count: int, file: Path) -> None:
+    given = DEFAULTS | PRESETS["recite"] | {"text": file, "recite": count}
+    passage = corpus_of(given).train
+    stream = passage.batches(1)
+    assert len(passage) >= min(count, 2201)
+    assert 1 + stream.steps_per_epoch * passage.length == len(passage)
+
+
+def test_a_run_on_what_could_be_had_stays_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Also after the other text has come."""
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", lambda *_: 1 / 0)
+    monkeypatch.setattr("runners.data.corpora.UNREACHABLE", ZeroDivisionError)
+    root = ["--data-root", str(tmp_path)]
+    main([*TINY, *root, "--recite", "50", "--length", "7", "--batch", "1", "--quick", "--out", str(tmp_path / "run")])
+    (tmp_path / "text" / "tinyshakespeare.txt").write_text(LINES)
+    monkeypatch.setattr("runners.data.corpora.MD5", hashlib.md5(LINES.encode()).hexdigest())
+    main(["--resume", *root, "--out", str(tmp_path / "run")])
+    assert text.load(tmp_path / "run").data.name.startswith("python-help")
+
+
+class Own(nn.Module):
+    """A model that is none of the toolkit's: characters by themselves, or what is wrong with it."""
+
+    def __init__(self, alphabet: str, wrong: str) -> None:
+        super().__init__()
+        self.alphabet, self.wrong = alphabet, wrong
+        self.logits = nn.Parameter(torch.zeros(len(alphabet)))
+
+    def forward(self, batch: Batch) -> Tensor | None:
+        with pyro.plate("data", len(batch.index)):
+            if self.wrong == "latents":
+                pyro.sample("z", dist.Normal(0.0, 1.0))
+            if self.wrong != "nothing":
+                each = dist.Categorical(logits=self.logits).expand([batch.x.shape[1] - 1])
+                pyro.sample("x", each.to_event(1), obs=batch.x[:, 1:])
+        return None if self.wrong == "state" else self.logits.expand(len(batch.index), -1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [("latents", "samples z"), ("nothing", "samples nothing"), ("state", "returns no state")]
+)
+def test_models_that_do_not_fit_are_refused(wrong: str, message: str, tmp_path: Path) -> None:
+    data = small_corpus()
+    with pytest.raises(UsageError, match=message):
+        text.fit(Own(data.train.alphabet, wrong), data, steps=1, batch=5, out=tmp_path / "run", progress=False)
+    with pytest.raises(UsageError, match="alphabet"):
+        TextFit(CharGRU("ab"), data)
+    with pytest.raises(UsageError, match="clip: found -1"):
+        TextFit(model_of(data.train), data, clip=-1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_surprise_of_any_passage() -> None:
+    data = small_corpus()
+    fit = text.fit(model_of(data.train), data, steps=2, batch=5, progress=False)
+    expected = surprise(fit.trained("best"), text_of(LINES[:1500]).first(40))
+    torch.testing.assert_close(fit.surprise(LINES[:40]), expected)
+    assert len(fit.show("men went").axes) == 2
+    for wrong in ({"text": "@"}, {"rows": 1000}, {"which": "bset"}):
+        with pytest.raises(UsageError):
+            fit.surprise(**wrong)
+
+
+def test_a_step_reads_nothing_on_the_host() -> None:
+    for reset_after in (True, False):
+        model = CharGRU("abc", hidden=4, reset_after=reset_after).to("meta")
+        step = TextStep(model, torch.optim.Adam(model.parameters()), clip=1.0, autocast=torch.enable_grad)
+        step.validate = False
+        step.stream = text_of("abc" * 20).batches(2)
+        step(Batch(torch.zeros(2, 5, dtype=torch.long, device="meta"), None, torch.arange(2, device="meta")))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("--text nowhere.txt", "nowhere.txt"),
-        ("--batch 100000", "batch size"),
+        ("--batch 100000", "batch, length"),
         ("--order sideways", "--order"),
         ("--temperature 0.5", "--temperature"),
         ("--recite 100000", "--recite"),
+        ("--recite 1", "--recite"),
+        ("--rare 100000", "--rare"),
         ("--dropout 1", "--dropout"),
         ("--preset s2", "--preset"),
         ("--write nowhere", "nowhere"),
