@@ -37,14 +37,14 @@ DEFAULTS: Options = {
     "hidden": 512,
     "layers": 1,
     "embedding": 0,
-    "dropout": 0.0,
+    "dropout": 0.3,
     "reset_gate": "after",
     "length": 64,
     "order": "carried",
-    "batch": 32,
+    "batch": 64,
     "steps": 5000,
     "epochs": None,
-    "lr": 2e-3,
+    "lr": 3e-3,
     "schedule": "cosine",
     "clip": 1.0,
     "precision": "float32",
@@ -56,7 +56,7 @@ DEFAULTS: Options = {
 PRESETS: dict[str, Options] = {
     "s18": {},
     # A row that is read from its beginning, as it is recited.
-    "recite": {"recite": 500, "hidden": 128, "length": 100, "batch": 1, "steps": 1000, "lr": 5e-3},
+    "recite": {"recite": 500, "hidden": 128, "length": 100, "dropout": 0.0, "batch": 1, "steps": 1000, "lr": 5e-3},
 }
 
 QUICK: Options = {"steps": 200, "hidden": 128}

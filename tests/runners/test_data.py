@@ -14,7 +14,7 @@ from PIL import Image
 
 from ppl_models.batch import UsageError
 from runners import data
-from runners.data import Images, mnist_files, sources
+from runners.data import Images, downloads, mnist_files, sources
 from runners.data.mnist_files import fetch, read_idx
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -54,7 +54,7 @@ def test_images_gather_what_was_asked() -> None:
     assert batch.index.tolist() == [103, 100, 103]
     assert batch.state is None
     assert (len(images), images.shape, images.device.type) == (23, (1, 4, 5), "cpu")
-    assert repr(images) == "Images(23 of 1×4×5, labelled, on cpu)"
+    assert repr(images) == "Images(23 images of 1×4×5, labelled, on cpu)"
 
 
 def test_first_and_parts_keep_rows_together() -> None:
@@ -248,7 +248,7 @@ def test_mnist_splits_in_the_files_order(mnist_root: Path) -> None:
         number = split.pixels[:, 0, 0, 0].int() * 256 + split.pixels[:, 0, 0, 1]
         assert torch.equal(number, torch.arange(first, first + len(split), dtype=torch.int32))
         assert torch.equal(split.labels, number.long() % 10)
-    assert "55,000 train + 5,000 valid + 10,000 test of 1×28×28" in repr(mnist)
+    assert "55,000 train + 5,000 valid + 10,000 test images of 1×28×28" in repr(mnist)
     whole = data.load("mnist", root=mnist_root, all_train=True)
     assert whole.valid is None
     assert torch.equal(whole.train.index, torch.arange(60_000))
@@ -343,7 +343,7 @@ def test_a_download_lands_in_place_quietly_and_restores_the_timeout(
     monkeypatch.setattr(datasets, "MNIST", download)
     raw = fetch("MNIST", tmp_path / "new")
     assert sorted(file.name for file in raw.iterdir()) == sorted(f"{file}.gz" for file in mnist_files.FILES)
-    assert timeouts == [mnist_files.TIMEOUT]
+    assert timeouts == [downloads.TIMEOUT]
     assert socket.getdefaulttimeout() is None
     assert capsys.readouterr().out == ""
 

@@ -481,7 +481,7 @@ def test_what_fails_is_said_with_its_number(changed: dict[str, float], said: str
 
 
 def test_curves_show_both_critics_and_where_it_is_fooled() -> None:
-    for loss, name, sign, level in (("gan", "critic loss", 1, 0.69), ("wasserstein", "wasserstein estimate", -1, 0)):
+    for loss, name, sign, level in (("gan", "critic loss", 1, 0.69), ("wasserstein", "Wasserstein estimate", -1, 0)):
         fit = fitted(loss=loss, penalty=1.0 if loss == "wasserstein" else 0.0)
         axes = next(axes for axes in gan_summary.curves(fit).axes if axes.get_title() == name)
         ours, held, fooled = axes.lines
