@@ -187,7 +187,10 @@ def _of_planted(of: dict[str, Any]) -> str:
     if needed is None:
         text += f"all {of['restarts']} restarts leave out more than 5 % of these images."
     else:
-        text += f"{needed} restarts recover one of these images with probability 95 %, on average over them."
+        text += (
+            f"{needed} restart{'s recover' if needed > 1 else ' recovers'} one of these images with probability 95 %, "
+        )
+        text += "on average over them."
     if of["failed"]:
         text += f" The least loss is 0, so that the other {of['failed']:,} runs ended at no global minimum: "
         text += f"{of['minima']:,} at local minima, which are provably not global, "
@@ -213,9 +216,6 @@ def _of_targets(of: dict[str, Any]) -> str:
             text += "find different local minima there, as far as paths were searched."
         else:
             text += ": no two are shown to be different minima, and they may be one valley."
-    if of["median_barrier_to_another_image"] is not None:
-        text += " On the way to the best code of another image it rises above the higher end by "
-        text += f"{of['median_barrier_to_another_image']:.2%} of it in the median."
     return text + " The least loss of these images is not known, so that no minimum can be said to be global."
 
 
