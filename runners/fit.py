@@ -229,17 +229,9 @@ class Fit(Run):
         """Test images, their reconstructions and samples from the prior, in one picture."""
         return pictures.image_figures(self)["images"]
 
-    def report(self, **settings: Any) -> dict[str, Any]:
-        """Write result.json, the pictures and report.html into the run folder; returns the final figures.
-
-        The settings are those of `summary.result`.
-
-        Raises:
-            UsageError: There is no run folder.
-        """
-        if self.folder is None:
-            raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
-        return summary.write(self, **settings)
+    def final_figures(self, found: dict[str, Any]) -> dict[str, Figure]:
+        """The curves, and where images can be decoded, images."""
+        return summary.final_figures(self)
 
     def check(self) -> None:
         """Ask the objective once for its loss on two images.

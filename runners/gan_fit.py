@@ -191,15 +191,9 @@ class GanFit(Run):
         """The final figures, as in result.json."""
         return gan_summary.result(self)
 
-    def report(self) -> dict[str, Any]:
-        """Write result.json, the pictures and report.html into the run folder; returns the final figures.
-
-        Raises:
-            UsageError: There is no run folder.
-        """
-        if self.folder is None:
-            raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
-        return gan_summary.write(self)
+    def final_figures(self, found: dict[str, Any]) -> dict[str, Figure]:
+        """The curves, images, and what else a GAN's run shows."""
+        return gan_summary.final_figures(self, found)
 
     def check(self) -> None:
         """Ask both networks for two images, as the first step will; have the classifier that chooses, if there is one.

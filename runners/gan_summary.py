@@ -1,4 +1,4 @@
-"""What a GAN's fit leaves in its run folder: final figures, pictures, a page; and what it has to say of itself."""
+"""What a GAN's fit comes to in the end: final figures and pictures; and what it has to say of itself."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from runners import figures
 if TYPE_CHECKING:
     from runners.gan_fit import GanFit
 
-__all__ = ["curves", "lines", "remark", "result", "write"]
+__all__ = ["curves", "final_figures", "lines", "remark", "result"]
 
 TWO_FORMS = {"gan": ("−log D, non-saturating", NON_SATURATING), "saturating": ("log(1 − D), saturating", SATURATING)}
 """Generator losses of the same discriminator, shown beside each other."""
@@ -39,20 +39,15 @@ def result(fit: "GanFit") -> dict[str, Any]:
     return found | ({"remark": said} if said else {})
 
 
-def write(fit: "GanFit") -> dict[str, Any]:
-    """Write result.json, the pictures and report.html into a fit's run folder; returns the final figures."""
-    found = result(fit)
-    fit.folder.write_json("result.json", found)
+def final_figures(fit: "GanFit", found: Mapping[str, Any]) -> dict[str, Figure]:
+    """The curves, images, a path between latents, both forms of the generator's loss, and how the best was chosen."""
     drawn = {"curves": curves(fit), "images": fit.show(), "interpolation": fit.interpolation()}
     if fit.loss in TWO_FORMS:
         drawn["losses"] = figures.generator_losses(dict(TWO_FORMS.values()))
     if "best" in found:
         both = _beside(fit.selection.rows, fit.history.rows)
         drawn["selection"] = figures.curves(both, title="by the classifier that chooses, beside the losses")
-    for name, figure in drawn.items():
-        figures.save(figure, fit.folder.path / f"{name}.png")
-    figures.report(fit.folder.path)
-    return found
+    return drawn
 
 
 def curves(fit: "GanFit") -> Figure:

@@ -8,10 +8,12 @@ from typing import Any, Self
 
 import pyro
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 from tqdm import tqdm
 
 from ppl_models import UsageError
+from runners import figures
 from runners.blueprint import config_of
 from runners.data import DataSet
 from runners.divergence import check_finite, is_divergence, replay
@@ -161,6 +163,31 @@ class Run:
 
     def check(self) -> None:
         """Try the pieces on a little data, as the first step will."""
+
+    def result(self, **settings: Any) -> dict[str, Any]:
+        """The final figures, as in result.json."""
+        raise NotImplementedError
+
+    def final_figures(self, found: dict[str, Any]) -> dict[str, Figure]:
+        """The pictures that go with the final figures, by name."""
+        return {}
+
+    def report(self, **settings: Any) -> dict[str, Any]:
+        """Write result.json, the pictures and report.html into the run folder; returns the final figures.
+
+        The settings are those of `result`.
+
+        Raises:
+            UsageError: There is no run folder.
+        """
+        if self.folder is None:
+            raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
+        found = self.result(**settings)
+        self.folder.write_json("result.json", found)
+        for name, figure in self.final_figures(found).items():
+            figures.save(figure, self.folder.path / f"{name}.png")
+        figures.report(self.folder.path)
+        return found
 
     def measured(self) -> dict[str, float]:
         """What a row of the history says beside the means of its steps."""

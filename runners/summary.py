@@ -1,4 +1,4 @@
-"""What a fit leaves in its run folder: final figures, pictures, and a page with all of them."""
+"""What a fit comes to in the end: final figures and pictures."""
 
 import math
 import re
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from guides.echo import echo_of
@@ -19,7 +20,17 @@ from runners.predictive import predictive
 if TYPE_CHECKING:
     from runners.fit import Fit
 
-__all__ = ["GREY", "family_name", "is_grey", "lines", "mean_and_error", "means", "result", "with_error", "write"]
+__all__ = [
+    "GREY",
+    "family_name",
+    "final_figures",
+    "is_grey",
+    "lines",
+    "mean_and_error",
+    "means",
+    "result",
+    "with_error",
+]
 
 ECHO = "the marginal q(z) of the codes, not the model's"
 GREY = "Bernoulli on grey values: not comparable with binary images"
@@ -71,19 +82,12 @@ def result(
     return found | ({"remark": remark} if remark else {})
 
 
-def write(fit: "Fit", **settings: Any) -> dict[str, Any]:
-    """Write result.json, the pictures and report.html into a fit's run folder; returns the final figures."""
-    found = result(fit, **settings)
-    fit.folder.write_json("result.json", found)
+def final_figures(fit: "Fit") -> dict[str, Figure]:
+    """The curves, and where images can be decoded, images."""
     constrained = getattr(fit.objective, "constraint", None)  # a log-likelihood's target is a line in its panel
     target = {"log_likelihood: target": fit.objective.target} if constrained == "log_likelihood" else None
     drawn = {"curves": figures.curves(fit.history.rows, references=target)}
-    if hasattr(fit.model, "decode"):
-        drawn |= image_figures(fit)
-    for name, figure in drawn.items():
-        figures.save(figure, fit.folder.path / f"{name}.png")
-    figures.report(fit.folder.path)
-    return found
+    return drawn | (image_figures(fit) if hasattr(fit.model, "decode") else {})
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -178,12 +178,12 @@ class TextFit(Run):
         """A passage, by default of the test text, coloured by how much each character surprises the model."""
         return text_summary.surprise_figure(self, passage)
 
-    def report(self) -> dict[str, Any]:
-        """Write result.json, the pictures and report.html into the run folder; returns the final figures.
+    def final_figures(self, found: dict[str, Any]) -> dict[str, Figure]:
+        """The curves, what temperatures do, and a passage coloured by its surprise."""
+        return text_summary.final_figures(self, found)
 
-        Raises:
-            UsageError: There is no run folder.
-        """
-        if self.folder is None:
-            raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
-        return text_summary.save(self)
+    def report(self) -> dict[str, Any]:
+        """As every run's; the texts of all temperatures are in texts.txt."""
+        found = super().report()
+        text_summary.write_texts(self.folder.path / "texts.txt", found["temperatures"])
+        return found

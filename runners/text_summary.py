@@ -1,8 +1,9 @@
-"""What a character model's fit leaves in its run folder: final figures, texts, pictures, a page."""
+"""What a character model's fit comes to in the end: final figures, texts and pictures."""
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +14,20 @@ from runners import figures
 from runners.data import DataSet
 from runners.loop.atomic import write_atomically
 from runners.metrics.ngrams import ngram_surprise
-from runners.writing import write as written
+from runners.writing import write
 
 if TYPE_CHECKING:
     from runners.text_fit import TextFit
 
-__all__ = ["baselines", "lines", "result", "save", "surprise_figure", "temperature_study"]
+__all__ = [
+    "baselines",
+    "final_figures",
+    "lines",
+    "result",
+    "surprise_figure",
+    "temperature_study",
+    "write_texts",
+]
 
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2, 1.5)
 LENGTH, TEXTS = 1000, 4
@@ -73,7 +82,7 @@ def temperature_study(fit: "TextFit") -> list[dict[str, Any]]:
     known, rows = set(words(fit.data.train.read())), []
     with fit.aside():
         for temperature in TEMPERATURES:
-            drawn = written(model, LENGTH, rows=TEXTS, temperature=temperature, seed=fit.settings["seed"])
+            drawn = write(model, LENGTH, rows=TEXTS, temperature=temperature, seed=fit.settings["seed"])
             codes, log_probs = zip(*drawn, strict=True)
             texts = [model.text_of(row) for row in torch.stack(codes, 1).tolist()]
             found = [word for text in texts for word in words(text)]
@@ -99,23 +108,19 @@ def surprise_figure(fit: "TextFit", passage: str | None = None) -> Figure:
     return figures.surprise(passage[1:], fit.surprise(passage).flatten())
 
 
-def save(fit: "TextFit") -> dict[str, Any]:
-    """Write result.json, texts.txt, the pictures and report.html into a fit's folder; returns the final figures."""
-    found = result(fit)
-    fit.folder.write_json("result.json", found)
-    pages = [f"temperature {row['temperature']}\n\n{row['text']}\n" for row in found["temperatures"]]
-    write_atomically(
-        fit.folder.path / "texts.txt", lambda file: file.write(("\n" + "–" * 80 + "\n").join(pages).encode())
-    )
-    drawn = {
+def final_figures(fit: "TextFit", found: Mapping[str, Any]) -> dict[str, Figure]:
+    """The curves, what temperatures do, and a passage coloured by its surprise."""
+    return {
         "curves": _curves(fit, found["baselines"]),
         "temperatures": figures.temperatures(found["temperatures"]),
         "surprise": surprise_figure(fit),
     }
-    for name, figure in drawn.items():
-        figures.save(figure, fit.folder.path / f"{name}.png")
-    figures.report(fit.folder.path)
-    return found
+
+
+def write_texts(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the text of each temperature into one file."""
+    pages = [f"temperature {row['temperature']}\n\n{row['text']}\n" for row in rows]
+    write_atomically(path, lambda file: file.write(f"\n{80 * '–'}\n".join(pages).encode()))
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
