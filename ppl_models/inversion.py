@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import UsageError
+from ppl_models.path_energy import check_dtype
 
 __all__ = [
     "Inversion",
@@ -114,7 +115,12 @@ def restarts_needed(success: float, *, confidence: float = 0.95) -> float:
     r"""Restarts of which one succeeds at a confidence c: :math:`\ln(1 - c) / \ln(1 - p)`, p the success rate.
 
     The rate is that of one image: with one pooled over images that differ it is too few for them on average.
+
+    Raises:
+        UsageError: They are no probabilities.
     """
+    if not (0 <= success <= 1 and 0 < confidence < 1):
+        raise UsageError(f"found a success rate of {success} at confidence {confidence}, expected parts of 1")
     if success <= 0:
         return math.inf
     return 1 if success >= confidence else math.ceil(math.log1p(-confidence) / math.log1p(-success))
@@ -265,6 +271,7 @@ def check_generator(
     """
     if isinstance(generator, nn.Module) and any(module.training for module in generator.modules()):
         raise UsageError("the generator is in training mode, expected generator.eval(): batch norm would couple rows")
+    check_dtype(generator, images)
     with torch.enable_grad():
         z = torch.zeros(1, latents, device=images.device, dtype=images.dtype, requires_grad=True)
         made = generator(z)
@@ -287,7 +294,7 @@ def _checked(
 ) -> tuple[Callable[[Tensor], Tensor], int, int]:
     """The generator in float64, the number of latents and that of an image's dimensions."""
     latents = getattr(generator, "latents", None) if latents is None else latents
-    if not isinstance(latents, int):
+    if not isinstance(latents, int) or latents < 1:
         raise UsageError(f"latents: found {latents}, expected their number, which the generator does not say")
     if restarts < 1:
         raise UsageError(f"restarts: found {restarts}, expected 1 or more")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ppl_models.batch import UsageError
 from ppl_models.descent import descend
 from ppl_models.path_energy import (
+    check_dtype,
     check_ends,
     end_images,
     line,
@@ -143,6 +144,7 @@ def _check_generator(generator: Callable[[Tensor], Tensor], z: Tensor) -> None:
     """Refuse a generator in training mode, or without a gradient at these codes."""
     if isinstance(generator, nn.Module) and any(module.training for module in generator.modules()):
         raise UsageError("the generator is in training mode, expected generator.eval(): batch norm would couple paths")
+    check_dtype(generator, z)
     with torch.enable_grad():
         if not generator(z.detach().clone().requires_grad_()).requires_grad:
             raise UsageError(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_models.batch import UsageError
 from ppl_models.inversion import ROWS_AT_ONCE, SOLVED, check_generator, descended, squared_error
 from ppl_models.path_energy import check_ends, line
 
@@ -93,6 +94,8 @@ def barriers(
     """
     check_ends(z_a, z_b)
     precise, _ = check_generator(generator, z_a.shape[-1], images)
+    if min(nodes, steps, rounds) < 1:
+        raise UsageError(f"found {nodes} nodes, {steps} steps, {rounds} rounds, expected 1 or more of each")
     batch, at_once = z_a.shape[:-1], max(1, ROWS_AT_ONCE // (STARTS * nodes * 2 ** (rounds - 1)))
     x = images.flatten(len(batch))
     rows = [value.reshape(-1, value.shape[-1]).split(at_once) for value in (x, z_a, z_b)]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_models.batch import UsageError
 from ppl_models.inversion import (
     ROWS_AT_ONCE,
     SOLVED,
@@ -114,6 +115,8 @@ def minima(
     precise, event = check_generator(generator, latents, images)
     flat = images.flatten(images.dim() - len(event)).double()
     x = flat.expand(*z.shape[:-1], flat.shape[-1]).reshape(-1, flat.shape[-1])
+    if probes is not None and probes < 1:
+        raise UsageError(f"probes: found {probes}, expected 1 or more")
     count, reach = 4 * latents if probes is None else probes, radius * math.sqrt(latents)
     drawn = torch.Generator().manual_seed(seed)
     ball = torch.randn(count, latents, generator=drawn, dtype=torch.float64)

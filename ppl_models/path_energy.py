@@ -15,13 +15,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models.batch import UsageError
 from ppl_models.paths import straight
 
 __all__ = [
     "PathEnergyBounds",
+    "check_dtype",
     "check_ends",
     "end_images",
     "energy_bounds",
@@ -228,6 +229,15 @@ def _squares(x: Tensor, start_dim: int) -> Tensor:
 def _check_nodes(nodes: int) -> None:
     if nodes < 2:
         raise UsageError(f"a path of {nodes} points, expected at least 2")
+
+
+def check_dtype(generator: Callable[[Tensor], Tensor], given: Tensor) -> None:
+    """Refuse codes or images in another precision than a module's weights."""
+    weight = next(generator.parameters(), None) if isinstance(generator, nn.Module) else None
+    if weight is not None and weight.dtype != given.dtype:
+        raise UsageError(
+            f"found {given.dtype}, and a generator of {weight.dtype}: expected one of them, as by .double()"
+        )
 
 
 def check_ends(z_a: Tensor, z_b: Tensor) -> None:

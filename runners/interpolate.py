@@ -30,6 +30,7 @@ from runners.look import Look, at_least, look_at, opened, writable
 from runners.loop.command import Parser, command, natural, positive
 from runners.loop.folder import RunFolder
 from runners.loop.random import forked
+from runners.metrics.measures import SETTINGS
 from runners.predictive import latents
 
 __all__ = ["Interpolation", "interpolate", "main"]
@@ -177,15 +178,18 @@ def _energies(paths: dict[str, PathsOfAKind], lower: dict[str, Tensor]) -> Figur
 
 def _samples(folder: Path, fit: Fit | GanFit, found: Interpolation) -> dict[str, Any] | None:
     """What the run's assessment says of samples of the same generator in the same state."""
-    if not (folder / "assessment.json").exists():
+    try:
+        assessed = RunFolder(folder).read_json("assessment.json")
+    except UsageError:  # there is none, or it is damaged: the table goes without
         return None
-    assessed, which = RunFolder(folder).read_json("assessment.json"), found.get("which")
-    samples = assessed.get("samples", {}) if assessed.get("state") == found["state"] else {}
+    samples, which = assessed.get("samples") if isinstance(assessed, dict) else None, found.get("which")
+    if not isinstance(samples, dict) or assessed.get("state") != found["state"]:
+        return None
     if which == "best":
         samples = samples.get("best", {})
     elif which == "last" and fit.average is not None:
-        samples = {}  # assessed are those of the average
-    return samples if "images" in samples else None
+        return None  # assessed are those of the average
+    return samples if {"images", *SETTINGS} <= samples.keys() else None
 
 
 @command(resumes=False)

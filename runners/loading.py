@@ -41,6 +41,10 @@ def load_run(
         if own:
             raise UsageError(f"--{next(iter(own))}: {folder} is a run of a GAN")
         return gan.load(folder, data_root=data_root, device=device)
+    for name in ("model", "guide"):
+        foreign = config.get(name, {}).get("not the toolkit's own") if isinstance(config, dict) else None
+        if foreign and name not in own:
+            raise UsageError(f"{folder}: its {name} {foreign} is your own; name it by --{name} FILE.py:{foreign}")
     fit = svi.load(folder, **own, data_root=data_root, device=device)
     for name in own:
         kind = type(getattr(fit, name))

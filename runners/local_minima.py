@@ -81,7 +81,7 @@ def planted_evidence(generator: Generator, images: Tensor, found: Inversion) -> 
         which = lost.nonzero()
         around = minima(generator, images[which[:, 1]], found.z[lost])
         scale = found.start_gradient_norm.mean(0)[which[:, 1]]
-        figures |= _counts(around, scale)
+        figures |= _counts(around, scale, outside=_outside(found.z[lost]))
         figures["failed_loss"] = [float(found.loss[lost].min()), float(found.loss[lost].max())]
     else:
         figures |= {"minima": 0, "smooth_minima": 0, "minima_with_kinks": 0, "flat": 0}
@@ -113,7 +113,8 @@ def images_evidence(generator: Generator, images: Tensor, found: Inversion) -> d
         `uncertainty`, and whether it is `found`.
     """
     around, scale = minima(generator, images, found.z), found.start_gradient_norm.mean(0)
-    settled = around.smooth(scale) | around.flat(scale) | around.nonsmooth(scale)
+    outside = _outside(found.z)
+    settled = (around.smooth(scale) | around.flat(scale) | around.nonsmooth(scale)) & ~outside
     codes, pixels = typical_distances(generator, found.z.shape[-1], images)
     with torch.no_grad():
         made = images_of(in_double(generator), found.z)
@@ -157,8 +158,8 @@ def images_evidence(generator: Generator, images: Tensor, found: Inversion) -> d
         "images": len(images),
         "restarts": len(settled),
         "runs": settled.numel(),
-        **_counts(around, scale),
-        "outside": int(_outside(found.z).sum()),
+        **_counts(around, scale, outside=outside),
+        "outside": int(outside.sum()),
         "with_several_clusters": sum(image["clusters"] > 1 for image in each),
         "pairs": len(between),
         "pairs_with_barrier": len(real),
@@ -196,7 +197,7 @@ def _of_planted(of: dict[str, Any]) -> str:
         text += f"{of['minima']:,} at local minima, which are provably not global, "
         if of["flat"]:
             text += f"{of['flat']:,} where it is flat in some direction, "
-        text += f"and {open_:,} short of one ({of['outside']:,} of all these at more than twice the length of the "
+        text += f"and {open_:,} short of one ({of['outside']:,} of these ran off to more than twice the length of the "
         text += "prior's codes)."
     return text
 
@@ -206,7 +207,10 @@ def _of_targets(of: dict[str, Any]) -> str:
     text += f"by gradient and Hessian, {of['minima_with_kinks']:,} at kinks, by gradients around and no lower point "
     text += "among them"
     text += f"; {of['flat']:,} more where it is flat in some direction and nothing lower." if of["flat"] else "."
-    text += f" The runs of {of['with_several_clusters']} of {of['images']} images ended in several places."
+    if of["outside"]:
+        text += f" {of['outside']:,} ran off to more than twice the length of the prior's codes, and count as none."
+    if of["minima"] or of["flat"]:
+        text += f" The runs of {of['with_several_clusters']} of {of['images']} images ended in several places."
     if of["pairs"]:
         real = of["pairs_with_barrier"]
         text += f" Between an image's lowest place and the next ones the loss rises in {real} of {of['pairs']} pairs "
@@ -263,8 +267,9 @@ def _relative(rise: float, loss: float) -> float:
     return rise / loss if loss > 0 else 0.0
 
 
-def _counts(around: Minima, scale: Tensor) -> dict[str, int]:
-    smooth, kinked, flat = around.smooth(scale), around.nonsmooth(scale), around.flat(scale)
+def _counts(around: Minima, scale: Tensor, *, outside: Tensor) -> dict[str, int]:
+    """Of each kind those that are not `outside`: what slides down a tail for ever looks like a minimum from there."""
+    smooth, kinked, flat = (of(scale) & ~outside for of in (around.smooth, around.nonsmooth, around.flat))
     kinds = {"minima": smooth | kinked, "smooth_minima": smooth, "minima_with_kinks": kinked & ~smooth}
     return {name: int(which.sum()) for name, which in (kinds | {"flat": flat & ~kinked}).items()}
 

@@ -13,6 +13,7 @@ from ppl_models import UsageError
 from runners import figures
 from runners.fit import Fit
 from runners.gan_fit import GanFit
+from runners.generators import generator_of
 from runners.loading import load_run, newest_or_quick
 from runners.loop.checkpoint import digest
 from runners.loop.command import Parser, given_path, natural
@@ -83,6 +84,10 @@ def look_at(
     look: Callable[..., "Look"], runs: Sequence[tuple[Path, Fit | GanFit]], settings: dict[str, Any]
 ) -> list["Look"]:
     """Look at each run, and print what is found, and where all of it is."""
+    for folder, fit in runs:
+        writable(fit, folder)  # before any of them is changed
+        if "label" in settings or "which" in settings:
+            generator_of(fit, label=settings.get("label"), which=settings.get("which"))
     every = []
     for folder, fit in runs:
         every.append(look(fit, out=folder, **settings))

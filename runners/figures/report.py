@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -91,7 +92,17 @@ def report(folder: Path, *, result: Mapping[str, Any] | None = None) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """The figures in a file; of one that is damaged none, and a line says so."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    print(f"{path}: not as a run writes it, left out of report.html", file=sys.stderr)
+    return None
 
 
 def _missing(name: str) -> str:

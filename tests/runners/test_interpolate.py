@@ -244,3 +244,23 @@ def test_bad_input_ends_in_one_line(line: str, message: str, run: Path, capsys: 
     words = [str(run) if word == "RUN" else word for word in line.split()]
     assert message in small.refused(main, capsys, *words)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_damaged_looks_of_before_stop_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, broken in (("a", "{broken"), ("b", "[1]"), ("c", '{"state": "x", "samples": null}')):
+        shutil.copytree(run, tmp_path / name)
+        (tmp_path / name / "assessment.json").write_text(broken)
+    main([*(str(tmp_path / name) for name in "abc"), *LINE])
+    said = capsys.readouterr()
+    assert sum(line.endswith("– | – | – |") for line in said.out.splitlines()) == 3
+    assert said.err.count("assessment.json: not as a run writes it") == 2
+
+
+def test_no_run_is_changed_before_all_are_known_to_fit(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    fit = svi.fit(small.model(), small.amortized(), small.data_set(), steps=1, batch=50, progress=False)
+    fit.save(tmp_path / "vae")
+    monkeypatch.setattr("runners.loading.svi.load", lambda folder, **_: fit)
+    assert "which" in small.refused(main, capsys, run, tmp_path / "vae", "--which", "last", *LINE)
+    assert not (run / "paths.json").exists()

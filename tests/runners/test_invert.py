@@ -283,3 +283,31 @@ def test_bad_input_ends_in_one_line(line: str, message: str, run: Path, capsys: 
     places = {"RUN": str(run), "nowhere": str(run.parent / "nowhere")}
     assert message in small.refused(main, capsys, *(places.get(word, word) for word in line.split()))
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_runs_that_slide_down_a_tail_for_ever_are_at_no_minimum() -> None:
+    """The loss of an exponential falls to no end, where its gradient is 0 to rounding and its curvature positive."""
+
+    def tail(z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([0.3 + 0.02 * (-z).exp() * (z + 1.5), 0 * z + 0.2], -1)
+
+    images = tail(torch.tensor([[-2.0], [-1.8]], dtype=DOUBLE))
+    found = ppl_models.invert(tail, images, latents=1, restarts=16)
+    assert 0 < (found.z > 2).sum() < 32
+    control = planted_evidence(tail, images, found)
+    assert (control["minima"], control["flat"]) == (0, 0)
+    assert control["outside"] == control["failed"] > 0
+    assert "0 at local minima" in sentences({"planted": control})["planted"]
+    targets = images_evidence(tail, images, found)
+    assert targets["outside"] == control["outside"]
+    assert targets["minima"] + targets["flat"] + targets["outside"] <= targets["runs"]
+    said = sentences({"targets": targets})["targets"]
+    assert f"{targets['outside']} ran off to more than twice the length" in said
+
+
+def test_nothing_settled_is_said_as_it_is() -> None:
+    image, z = torch.full((1, 2), 0.5, dtype=DOUBLE), torch.full((1, 1, 1), 0.4, dtype=DOUBLE)
+    loss = (wells(z) - image).square().mean(-1)
+    said = sentences({"targets": images_evidence(wells, image, Inversion(z, loss, loss, loss, torch.ones_like(loss)))})
+    assert "0 of 1 runs" in said["targets"]
+    assert "several places" not in said["targets"]
