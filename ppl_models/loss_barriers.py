@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import UsageError
-from ppl_models.inversion import ROWS_AT_ONCE, SOLVED, check_generator, descended, squared_error
+from ppl_models.inversion import descended
 from ppl_models.path_energy import check_ends, line
+from ppl_models.squared_error import ROWS_AT_ONCE, SOLVED, check_generator, squared_error
 
 __all__ = ["Barriers", "barriers"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import UsageError
-from ppl_models.inversion import (
+from ppl_models.squared_error import (
     ROWS_AT_ONCE,
     SOLVED,
     along_latents,

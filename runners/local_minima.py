@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_models.inversion import Inversion, images_of, in_double, restarts_needed
+from ppl_models.inversion import Inversion, restarts_needed
 from ppl_models.loss_barriers import Barriers, barriers
 from ppl_models.loss_minima import Minima, clusters, minima, typical_distances
+from ppl_models.squared_error import images_of, in_double
 
 __all__ = ["NEAR", "RECOVERED", "images_evidence", "planted_evidence", "sentences"]
 
