@@ -106,7 +106,7 @@ def load_model(folder: Path | str, *, device: torch.device | str | None = None) 
 def recited(fit: TextFit) -> int:
     """How many characters of the text, the first given, the model writes on without a mistake, the likeliest each."""
     text = fit.data.train.read()
-    written = text[0] + fit.write(len(text) - 1, prompt=text[0], temperature=0)
+    written = text[0] + fit.write(len(text) - 1, which="last", prompt=text[0], temperature=0)
     return next((n for n, (ours, theirs) in enumerate(zip(written, text, strict=True)) if ours != theirs), len(text))
 
 

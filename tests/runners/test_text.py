@@ -501,3 +501,10 @@ def test_bad_input_ends_in_one_line(
     assert len(said) == 1
     assert message in said[0]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_short_text_is_looked_at_in_one() -> None:
+    """As it is recited: in parts, their beginnings from zeros would decide which model is the best."""
+    data = small_corpus()
+    fit = text.fit(model_of(data.train), data, steps=2, batch=5, every=1, progress=False)
+    assert fit.history.rows[-1]["held_out"] == pytest.approx(float(fit.surprise(which="last").mean()), rel=1e-5)
