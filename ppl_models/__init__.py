@@ -36,8 +36,6 @@ from ppl_models.nets import (
     MLPEncoder,
 )
 from ppl_models.path_energy import (
-    PathEnergyBounds,
-    energy_bounds,
     normalised_path_energy,
     path_energy,
     pullback_energy,
@@ -75,14 +73,12 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "Minima",
-    "PathEnergyBounds",
     "UsageError",
     "augmented",
     "barriers",
     "clusters",
     "cross_entropy",
     "dcgan_",
-    "energy_bounds",
     "glorot_",
     "invert",
     "gradient_penalty",

@@ -1,5 +1,7 @@
 """Gated recurrent units in both of their forms."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -63,9 +65,9 @@ class GRU(nn.Module):
             state = x.new_zeros(len(x), self.layers, self.hidden)
         after = []
         for cell, h in zip(self.cells, state.unbind(1), strict=True):
-            # cuDNN's recurrent layers know float16 alone under autocast, which would need its loss scaled.
-            with torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda") and not x.is_cuda):
-                x, h = cell(x.float() if x.is_cuda else x, h.unsqueeze(0).contiguous())
+            # cuDNN's layers know float16 alone under autocast, which would need its loss scaled.
+            with torch.autocast("cuda", enabled=False) if x.is_cuda else nullcontext():
+                x, h = cell(x.to(h.dtype), h.unsqueeze(0).contiguous())
             after.append(h.squeeze(0))
             x = nn.functional.dropout(x, self.dropout, self.training)
         return x, torch.stack(after, 1)

@@ -12,9 +12,9 @@ from ppl_models.squared_error import (
     ROWS_AT_ONCE,
     SOLVED,
     along_latents,
-    check_generator,
     images_of,
     loss_and_gradient,
+    measurable,
 )
 
 __all__ = ["Inversion", "descended", "invert", "restarts_needed"]
@@ -218,7 +218,7 @@ def _checked(
         raise UsageError(f"restarts: found {restarts}, expected 1 or more")
     if not images.is_floating_point():
         raise UsageError(f"images of {images.dtype}, expected floating point")
-    precise, event = check_generator(generator, latents, images)
+    precise, event = measurable(generator, latents, images)
     if images.shape[images.dim() - len(event) :] != event or images.dim() < len(event):
         raise UsageError(f"images of shape {tuple(images.shape)}, expected (*batch, *event) with event {tuple(event)}")
     if not bool(((images >= 0) & (images <= 1)).all()):

@@ -6,13 +6,13 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_models.batch import UsageError
 from ppl_models.descent import descend
 from ppl_models.path_energy import (
-    check_dtype,
     check_ends,
+    check_generator,
     end_images,
     line,
     lower_bound,
@@ -87,7 +87,7 @@ def least_energy_path(
         UsageError: A module in training mode, a generator that is not differentiable, codes of different shapes,
             fewer than three nodes, no start, or images that do not fit.
     """
-    _check_generator(generator, z_a)
+    check_generator(generator, z_a)
     check_ends(z_a, z_b)
     with torch.no_grad():
         x_a, x_b = (x.detach() for x in end_images(generator, z_a, z_b, x_a, x_b))
@@ -132,24 +132,12 @@ def pullback_path(
     Raises:
         UsageError: As `least_energy_path`.
     """
-    _check_generator(generator, z_a)
+    check_generator(generator, z_a)
     check_ends(z_a, z_b)
     terms = partial(pullback_segments, generator)
     with torch.no_grad():
         lower = pullback_energy(generator, line(z_a, z_b, 2))
     return _least(terms, z_a, z_b, lower, nodes=nodes, steps=steps, starts=starts, seed=seed, subpoints=subpoints)
-
-
-def _check_generator(generator: Callable[[Tensor], Tensor], z: Tensor) -> None:
-    """Refuse a generator in training mode, or without a gradient at these codes."""
-    if isinstance(generator, nn.Module) and any(module.training for module in generator.modules()):
-        raise UsageError("the generator is in training mode, expected generator.eval(): batch norm would couple paths")
-    check_dtype(generator, z)
-    with torch.enable_grad():
-        if not generator(z.detach().clone().requires_grad_()).requires_grad:
-            raise UsageError(
-                "the generator's images do not depend on their latents differentiably, expected a gradient"
-            )
 
 
 def _least(

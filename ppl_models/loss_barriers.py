@@ -10,7 +10,7 @@ from torch import Tensor
 from ppl_models.batch import UsageError
 from ppl_models.inversion import descended
 from ppl_models.path_energy import check_ends, line
-from ppl_models.squared_error import ROWS_AT_ONCE, SOLVED, check_generator, squared_error
+from ppl_models.squared_error import ROWS_AT_ONCE, SOLVED, measurable, squared_error
 
 __all__ = ["Barriers", "barriers"]
 
@@ -94,7 +94,7 @@ def barriers(
             does not take float64.
     """
     check_ends(z_a, z_b)
-    precise, _ = check_generator(generator, z_a.shape[-1], images)
+    precise, _ = measurable(generator, z_a.shape[-1], images)
     if min(nodes, steps, rounds) < 1:
         raise UsageError(f"found {nodes} nodes, {steps} steps, {rounds} rounds, expected 1 or more of each")
     batch, at_once = z_a.shape[:-1], max(1, ROWS_AT_ONCE // (STARTS * nodes * 2 ** (rounds - 1)))

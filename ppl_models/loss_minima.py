@@ -12,9 +12,9 @@ from ppl_models.squared_error import (
     ROWS_AT_ONCE,
     SOLVED,
     along_latents,
-    check_generator,
     images_of,
     loss_and_gradient,
+    measurable,
     squared_error,
 )
 
@@ -112,7 +112,7 @@ def minima(
         UsageError: A module in training mode, or a generator that is not differentiable or does not take float64.
     """
     latents = z.shape[-1]
-    precise, event = check_generator(generator, latents, images)
+    precise, event = measurable(generator, latents, images)
     flat = images.flatten(images.dim() - len(event)).double()
     x = flat.expand(*z.shape[:-1], flat.shape[-1]).reshape(-1, flat.shape[-1])
     if probes is not None and probes < 1:

@@ -12,7 +12,6 @@ latents, in which the generator's Jacobian has no part: they are not the geodesi
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +20,9 @@ from ppl_models.batch import UsageError
 from ppl_models.paths import straight
 
 __all__ = [
-    "PathEnergyBounds",
-    "check_dtype",
     "check_ends",
+    "check_generator",
     "end_images",
-    "energy_bounds",
     "line",
     "lower_bound",
     "normalised_path_energy",
@@ -42,7 +39,7 @@ def path_energy(generator: Callable[[Tensor], Tensor], path: Tensor, x_a: Tensor
     .. math:: E_N = N \sum_{i=1}^N w\bigl(\tfrac12 (z_{i-1} + z_i)\bigr)\, \lVert z_i - z_{i-1} \rVert^2
 
     of N + 1 points at equal times, w as at the top of this module. The error falls as 1/N²: half the trapezoid rule's
-    on straight lines, and at minima, where it was measured, 2 to 5 times less. The lower bound of `energy_bounds` holds
+    on straight lines, and at minima, where it was measured, 2 to 5 times less. `lower_bound` holds
     for the sum itself.
 
     Args:
@@ -77,48 +74,6 @@ def pullback_energy(generator: Callable[[Tensor], Tensor], path: Tensor) -> Tens
         UsageError: A path has fewer than two points, or the generator's images do not fit the paths.
     """
     return pullback_segments(generator, path).sum(-1) * (path.shape[-2] - 1)
-
-
-class PathEnergyBounds(NamedTuple):
-    """What the least energy lies between, `(*batch)` each.
-
-    Attributes:
-        lower: Half the squared distance of the images times that of the codes.
-        straight: The straight line's energy.
-    """
-
-    lower: Tensor
-    straight: Tensor
-
-
-def energy_bounds(
-    generator: Callable[[Tensor], Tensor],
-    z_a: Tensor,
-    z_b: Tensor,
-    x_a: Tensor | None = None,
-    x_b: Tensor | None = None,
-    *,
-    nodes: int = 32,
-) -> PathEnergyBounds:
-    r"""Bounds of the least energy, :math:`\tfrac12 \lVert x_A - x_B \rVert^2 \lVert z_B - z_A \rVert^2 \le E \le E_s`.
-
-    Args:
-        generator: From latents `(*, latents)` to images `(*, *event)`.
-        z_a: Where the paths start, `(*batch, latents)`.
-        z_b: Where they end, the same shape.
-        x_a: The first image, `(*batch, *event)`; G(z_a) by default.
-        x_b: The second image, likewise.
-        nodes: Points of the straight line, both ends among them.
-
-    Returns:
-        Both bounds.
-
-    Raises:
-        UsageError: Codes of different shapes, fewer than two nodes, or images that do not fit.
-    """
-    check_ends(z_a, z_b)
-    x_a, x_b = end_images(generator, z_a, z_b, x_a, x_b)
-    return PathEnergyBounds(lower_bound(z_a, z_b, x_a, x_b), path_energy(generator, line(z_a, z_b, nodes), x_a, x_b))
 
 
 def normalised_path_energy(
@@ -231,13 +186,28 @@ def _check_nodes(nodes: int) -> None:
         raise UsageError(f"a path of {nodes} points, expected at least 2")
 
 
-def check_dtype(generator: Callable[[Tensor], Tensor], given: Tensor) -> None:
-    """Refuse codes or images in another precision than a module's weights."""
-    weight = next(generator.parameters(), None) if isinstance(generator, nn.Module) else None
-    if weight is not None and weight.dtype != given.dtype:
-        raise UsageError(
-            f"found {given.dtype}, and a generator of {weight.dtype}: expected one of them, as by .double()"
-        )
+def check_generator(generator: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """The images of codes, by a generator that can be descended through.
+
+    Raises:
+        UsageError: A module in training mode or in another precision than the codes, or a generator that is not
+            differentiable.
+    """
+    if isinstance(generator, nn.Module):
+        if any(module.training for module in generator.modules()):
+            raise UsageError(
+                "the generator is in training mode, expected generator.eval(): batch norm would couple codes"
+            )
+        weight = next(generator.parameters(), z)
+        if weight.dtype != z.dtype:
+            raise UsageError(
+                f"found {z.dtype}, and a generator of {weight.dtype}: expected one of them, as by .double()"
+            )
+    with torch.enable_grad():
+        made = generator(z.detach().clone().requires_grad_())
+    if not made.requires_grad:
+        raise UsageError("the generator's images do not depend on their latents differentiably, expected a gradient")
+    return made.detach()
 
 
 def check_ends(z_a: Tensor, z_b: Tensor) -> None:

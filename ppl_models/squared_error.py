@@ -8,31 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import UsageError
-from ppl_models.path_energy import check_dtype
+from ppl_models.path_energy import check_generator
 
 __all__ = [
     "ROWS_AT_ONCE",
     "SOLVED",
     "along_latents",
-    "check_generator",
     "images_of",
     "in_double",
     "loss_and_gradient",
+    "measurable",
     "squared_error",
 ]
 
 ROWS_AT_ONCE = 2048
 """Codes whose images and gradients are found together, which bounds the memory."""
 
-
 SOLVED = 1e-12
 """Squared error per pixel that is no more than rounding of images."""
 
 
-def check_generator(
+def measurable(
     generator: Callable[[Tensor], Tensor], latents: int, images: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], torch.Size]:
-    """What a generator is in float64, and the shape of its images.
+    """What a generator is in float64, in which errors are measured, and the shape of its images.
 
     Args:
         generator: As in `invert`.
@@ -40,26 +39,19 @@ def check_generator(
         images: Of the device and precision that it is to be used in.
 
     Raises:
-        UsageError: A module in training mode, a generator that is not differentiable or does not take float64.
+        UsageError: As `check_generator`, or it does not take float64.
     """
-    if isinstance(generator, nn.Module) and any(module.training for module in generator.modules()):
-        raise UsageError("the generator is in training mode, expected generator.eval(): batch norm would couple rows")
-    check_dtype(generator, images)
-    with torch.enable_grad():
-        z = torch.zeros(1, latents, device=images.device, dtype=images.dtype, requires_grad=True)
-        made = generator(z)
-    if not made.requires_grad:
-        raise UsageError("the generator's images do not depend on their latents differentiably, expected a gradient")
-    precise = in_double(generator)
+    z = torch.zeros(1, latents, device=images.device, dtype=images.dtype)
+    event, precise = check_generator(generator, z).shape[1:], in_double(generator)
     try:
         with torch.no_grad():
-            precise(z.detach().double())
+            precise(z.double())
     except RuntimeError as error:
         raise UsageError(
             "the generator does not take codes in float64, which what is found is measured in: "
             "expected a module, or a function that works in its codes' precision"
         ) from error
-    return precise, made.shape[1:]
+    return precise, event
 
 
 def in_double(generator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -26,8 +26,9 @@ from ppl_models import Batch, UsageError
 from runners import pictures, summary
 from runners.check import rehearse
 from runners.data import DataSet
+from runners.devices import device_or_default, placed
 from runners.inference import InferenceStep
-from runners.run import Run, device_or_default, placed
+from runners.run import Run
 
 __all__ = ["ADAM", "REPORT", "Fit", "settled"]
 

@@ -24,13 +24,14 @@ from torch import nn
 from runners import gan_summary
 from runners.blueprint import rebuild
 from runners.data import DataSet
+from runners.devices import device_of
 from runners.gan_fit import GanFit
 from runners.gan_options import DEFAULTS, PRESETS, QUICK, check_options, networks_of, parser, settings_of
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
 from runners.metrics import classifiers
 from runners.metrics.classifiers import Trained
-from runners.origin import config_in, data_again, data_of, device_of, length_of, origin_of, readable
+from runners.origin import config_in, data_again, data_of, length_of, origin_of, readable
 
 __all__ = ["fit", "load", "main"]
 

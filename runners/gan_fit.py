@@ -18,8 +18,9 @@ from runners.adversarial_check import check_settings, rehearse
 from runners.adversarial_losses import LOSSES, loss_of
 from runners.adversarial_step import AdversarialStep
 from runners.data import DataSet, Images
+from runners.devices import device_or_default, placed
 from runners.metrics.classifiers import Trained
-from runners.run import Run, device_or_default, placed
+from runners.run import Run
 from runners.selection import Selection
 
 __all__ = ["GanFit"]

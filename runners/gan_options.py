@@ -25,6 +25,7 @@ from runners.data import DataSet
 from runners.loop.command import (
     Options,
     Parser,
+    add_image_options,
     add_run_options,
     fraction,
     natural,
@@ -120,7 +121,9 @@ def parser(page: str | None) -> Parser:
     """The options of gan.py, whose docstring is `page`."""
     parser = Parser("A generative adversarial network.", page)
     parser.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help=PRESET_HELP)
-    add_run_options(parser.add_argument_group("the run"))
+    run = parser.add_argument_group("the run")
+    add_image_options(run)
+    add_run_options(run)
     add = parser.add_argument_group("the networks").add_argument
     add("--networks", choices=NETWORKS, help="conv, mlp, mixed or, with batch norm, deep")
     add("--latents", type=positive, help="dimensions of the generator's latent")

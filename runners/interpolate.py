@@ -24,7 +24,7 @@ from ppl_models import UsageError
 from runners import figures
 from runners.fit import Fit, settled
 from runners.gan_fit import GanFit
-from runners.generators import WHICH, Which, generator_of
+from runners.generators import Which, generator_of
 from runners.interpolation import ENERGIES, PathsOfAKind, figures_of, lines, paths_between, short, table
 from runners.look import Look, at_least, look_at, opened, writable
 from runners.loop.command import Parser, command, natural, positive
@@ -202,9 +202,7 @@ def main(argv: Sequence[str] | None = None) -> Interpolation | list[Interpolatio
     add("--steps", type=positive, help="of descent, to paths of least energy (default: 100)")
     add("--starts", type=positive, help="descents for each pair (default: 2)")
     add("--images", type=natural, nargs="+", metavar="I", help="between test images, two and two, instead of codes")
-    add("--label", type=natural, help="the class that a conditional model is asked for")
-    add("--which", choices=WHICH, help="of a GAN's generators (default: the average, where one is kept, else the last)")
-    runs, settings = opened(parser, argv, quick=QUICK)
+    runs, settings = opened(parser, argv, quick=QUICK, generator=True)
     every = look_at(interpolate, runs, settings)
     if len(every) == 1:
         return every[0]

@@ -25,7 +25,7 @@ from ppl_models import UsageError
 from runners import figures
 from runners.fit import Fit, settled
 from runners.gan_fit import GanFit
-from runners.generators import WHICH, Which, classes_of, generator_of
+from runners.generators import Which, classes_of, generator_of
 from runners.local_minima import RECOVERED, images_evidence, planted_evidence, sentences
 from runners.look import Look, at_least, look_at, opened, writable
 from runners.loop.command import Parser, command, natural, positive
@@ -166,9 +166,7 @@ def main(argv: Sequence[str] | None = None) -> Inverted | list[Inverted]:
     add("--planted", type=natural, help="images of the generator's own, whose codes are known (default: 100)")
     add("--restarts", type=positive, help="starts for each image (default: 32)")
     add("--steps", type=positive, help="of each start's first descent (default: 200)")
-    add("--label", type=natural, help="images of this class, under a conditional model (default: each image's own)")
-    add("--which", choices=WHICH, help="of a GAN's generators (default: the average, where one is kept, else the last)")
-    every = look_at(invert, *opened(parser, argv, quick=QUICK, adversarial=True))
+    every = look_at(invert, *opened(parser, argv, quick=QUICK, generator=True, adversarial=True))
     return every[0] if len(every) == 1 else every
 
 

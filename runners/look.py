@@ -11,14 +11,14 @@ from torch import nn
 
 from ppl_models import UsageError
 from runners import figures
+from runners.devices import device_of
 from runners.fit import Fit
 from runners.gan_fit import GanFit
-from runners.generators import generator_of
+from runners.generators import WHICH, generator_of
 from runners.loading import load_run, newest_or_quick
 from runners.loop.checkpoint import digest
 from runners.loop.command import Parser, given_path, natural
 from runners.loop.folder import RunFolder
-from runners.origin import device_of
 
 __all__ = ["Look", "at_least", "look_at", "opened", "writable"]
 
@@ -47,7 +47,12 @@ def writable(fit: Fit | GanFit, out: Path | str | None) -> RunFolder | None:
 
 
 def opened(
-    parser: Parser, argv: Sequence[str] | None, *, quick: dict[str, Any], adversarial: bool = False
+    parser: Parser,
+    argv: Sequence[str] | None,
+    *,
+    quick: dict[str, Any],
+    generator: bool = False,
+    adversarial: bool = False,
 ) -> tuple[list[tuple[Path, Fit | GanFit]], dict[str, Any]]:
     """The runs that were asked for, all loaded before any work, and the settings of the look.
 
@@ -55,6 +60,7 @@ def opened(
         parser: Of the command, to which what all looks share is added.
         argv: What was typed.
         quick: What `--quick` sets; what was typed wins.
+        generator: Whether the look is at a generator, of which there may be several in a run.
         adversarial: Whether it is a GAN that is trained where there is no run at all.
     """
     parser.usage = "%(prog)s [RUN …] [options]"  # an option with several values would swallow a run behind it
@@ -66,6 +72,9 @@ def opened(
         metavar="RUN",
         help="run folders of svi.py or gan.py, before the options (default: the newest under runs/)",
     )
+    if generator:
+        add("--label", type=natural, help="the class that a conditional model is asked for")
+        add("--which", choices=WHICH, help="of a GAN's: by default the average, where one is kept, else the last")
     add("--seed", type=natural, help="of all noise (default: 0)")
     add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
     add("--data-root", type=given_path, help="folder with data sets (default: the run's, $PPL_DATA, data/)")

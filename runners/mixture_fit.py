@@ -11,12 +11,12 @@ from torch.optim.lr_scheduler import LinearLR
 from ppl_models import MLP, WASSERSTEIN, Batch, Critic, MLPEncoder, UsageError, slopes
 from runners.adversarial_losses import LOSSES
 from runners.adversarial_step import AdversarialStep
+from runners.devices import device_or_default
 from runners.loop.command import Options
 from runners.loop.history import Diverged, History
 from runners.loop.random import forked
 from runners.loop.train import train
 from runners.mixture import Mixture
-from runners.run import device_or_default
 
 __all__ = ["BETAS", "BY_LOSS", "BY_NAME", "HIDDEN", "LATENTS", "MixtureFit", "fit"]
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ppl_models import WASSERSTEIN, UsageError
 from runners import figures
+from runners.devices import device_of, device_or_default
 from runners.loop.atomic import write_atomically
 from runners.loop.command import (
     Options,
@@ -38,8 +39,6 @@ from runners.loop.folder import RunFolder
 from runners.metrics.transport import wasserstein
 from runners.mixture import CLOSE, GRID, MIXTURES, RING, Mixture
 from runners.mixture_fit import BETAS, BY_NAME, HIDDEN, LATENTS, MixtureFit, fit
-from runners.origin import device_of
-from runners.run import device_or_default
 
 __all__ = ["GRID", "RING", "Mixtures", "fit", "main", "mixtures"]
 

@@ -8,6 +8,7 @@ from ppl_models import UsageError
 from runners.loop.command import (
     Options,
     Parser,
+    add_image_options,
     add_run_options,
     fraction,
     natural,
@@ -71,7 +72,9 @@ def parser(
     """
     parser = Parser(description, page)
     parser.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help=PRESET_HELP)
-    add_run_options(parser.add_argument_group("the run"))
+    run = parser.add_argument_group("the run")
+    add_image_options(run)
+    add_run_options(run)
     switch = argparse.BooleanOptionalAction  # a preset's can be taken back
     add = parser.add_argument_group("the model").add_argument
     add("--model", type=_named(MODELS), help=f"{', '.join(MODELS)}, or a file of yours, my.py:MyVAE")

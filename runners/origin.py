@@ -1,11 +1,9 @@
 """Where a run comes from: its data, device and length from options, and its config.json read again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ppl_models import UsageError
 from runners import data as sources
@@ -15,7 +13,7 @@ from runners.loop.errors import first_line
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW
 
-__all__ = ["config_in", "data_again", "data_of", "device_of", "length_of", "origin_of", "readable"]
+__all__ = ["as_written", "config_in", "data_again", "data_of", "length_of", "origin_of", "readable"]
 
 SOURCE = ("data", "data_root", "binarize", "all_train")
 """The options that say which data a run is on."""
@@ -52,6 +50,14 @@ def readable(run: RunFolder) -> Iterator[None]:
         ) from error
 
 
+def as_written(options: Options, *, file: str, names: Sequence[str]) -> Options:
+    """Options as config.json has them: paths as text, that of the data's `file` from anywhere, unless it is a name."""
+    written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    if written[file] not in names and Path(written[file]).exists():
+        written[file] = str(Path(written[file]).resolve())
+    return written
+
+
 def data_of(options: Options) -> DataSet:
     """The data set that options name.
 
@@ -85,21 +91,6 @@ def data_again(config: dict[str, Any], *, data_root: Path | None) -> tuple[DataS
     return data_of({"data_root": None, "all_train": False} | kept | moved), {"source": kept}
 
 
-def device_of(name: str | None) -> torch.device | None:
-    """The device of `--device`, or `None` for the default."""
-    if name is None:
-        return None
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device: found {name!r}, expected cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device: found {name!r}, expected cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device: found {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices here")
-    return device
-
-
 def length_of(options: Options, data: DataSet, *, batches: int = 1) -> tuple[int, int]:
     """The steps of a run, each of so many batches, and how many steps there are between two rows of its history.
 
@@ -120,9 +111,8 @@ def length_of(options: Options, data: DataSet, *, batches: int = 1) -> tuple[int
 
 def origin_of(options: Options, data: DataSet, *, command: str) -> dict[str, Any]:
     """What config.json says of a run's command: its options, as they can be read again wherever it is resumed."""
-    written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    if options["data"] == "auto":
-        written["data"] = data.name  # what it was this time, whatever is on disk when the run is resumed
-    elif Path(options["data"]).exists():
-        written["data"] = str(Path(options["data"]).resolve())
+    # What it was this time, whatever is on disk when the run is resumed.
+    written = as_written(
+        options | ({"data": data.name} if options["data"] == "auto" else {}), file="data", names=sources.NAMES
+    )
     return {"command": command, "options": written, "source": {name: written[name] for name in SOURCE}}

@@ -26,19 +26,7 @@ from runners.loop.history import WINDOW, Diverged, History
 from runners.loop.random import RandomState, forked
 from runners.loop.train import Step, train
 
-__all__ = ["Run", "device_or_default", "placed"]
-
-
-def device_or_default(device: torch.device | str | None) -> torch.device:
-    """The device, by default CUDA where there is one, else the CPU."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    # Through a tensor, since "cuda" and "cuda:0" are different devices to torch until one is made.
-    return torch.empty(0, device=device).device
-
-
-def placed(piece: Any, device: torch.device) -> Any:
-    """A piece of a run on its device, convolutions with channels last; what is no module stays as it is."""
-    return piece.to(device, memory_format=torch.channels_last) if isinstance(piece, nn.Module) else piece
+__all__ = ["Run"]
 
 
 class Run:

@@ -29,11 +29,12 @@ from runners.assembly import init_of, objective_of, optimizer_of, pair_of
 from runners.blueprint import rebuild
 from runners.check import check
 from runners.data import DataSet
+from runners.devices import device_of
 from runners.fit import Fit
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
 from runners.options import check_options, parser
-from runners.origin import config_in, data_again, data_of, device_of, length_of, origin_of, readable
+from runners.origin import config_in, data_again, data_of, length_of, origin_of, readable
 from runners.own import is_own, own
 from runners.presets import DEFAULTS, PRESETS, QUICK
 

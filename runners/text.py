@@ -26,11 +26,11 @@ from runners import text_summary
 from runners.blueprint import rebuild
 from runners.data import DataSet, default_root
 from runners.data.corpora import TEXTS, default_text
+from runners.devices import device_of, device_or_default
 from runners.loop.checkpoint import read_checkpoint
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
-from runners.origin import config_in, device_of, readable
-from runners.run import device_or_default
+from runners.origin import as_written, config_in, readable
 from runners.text_fit import TextFit
 from runners.text_options import DEFAULTS, PRESETS, QUICK, corpus_of, model_of, parser, settings_of
 from runners.writing import write
@@ -137,12 +137,9 @@ def build(options: Options, folder: RunFolder) -> TextFit:
     device = device_of(options["device"])
     if options["text"] is None:
         options = options | {"text": default_text(Path(options["data_root"] or default_root()))}
-    data, written = corpus_of(options), dict(options)
-    if options["text"] not in TEXTS:
-        written["text"] = str(Path(options["text"]).resolve())
-    written = {name: str(value) if isinstance(value, Path) else value for name, value in written.items()}
+    data, origin = corpus_of(options), {"command": "text", "options": as_written(options, file="text", names=TEXTS)}
     settings = settings_of(options, data) | {"device": device, "out": folder.path}
-    return TextFit(model_of(options, data), data, origin={"command": "text", "options": written}, **settings)
+    return TextFit(model_of(options, data), data, origin=origin, **settings)
 
 
 def _write(given: Options) -> CharGRU:

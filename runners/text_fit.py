@@ -16,8 +16,9 @@ from ppl_models import Batch, CharGRU, UsageError
 from runners import text_summary
 from runners.best import Best
 from runners.data import DataSet, Text
+from runners.devices import device_or_default, placed
 from runners.reading import surprise
-from runners.run import Run, device_or_default, placed
+from runners.run import Run
 from runners.text_step import TextStep, log_likelihood
 from runners.writing import write
 

@@ -15,6 +15,7 @@ from runners.data.text import ORDERS
 from runners.loop.command import (
     Options,
     Parser,
+    add_run_options,
     fraction,
     given_path,
     natural,
@@ -69,24 +70,17 @@ def parser(page: str | None) -> Parser:
     parser = Parser("A character-level recurrent model of text.", page)
     add = parser.add_argument
     add("--preset", choices=list(PRESETS), help="s18 (the default), or recite: learn 500 characters by heart")
-    add = parser.add_argument_group("the run").add_argument
+    group = parser.add_argument_group("the run")
+    add = group.add_argument
     add("--text", metavar="TEXT", help=f"{', '.join(TEXTS)}, or a file in UTF-8 (default: the first that can be had)")
-    add("--data-root", type=given_path, help="folder with data sets (default: $PPL_DATA, else data/)")
     add("--rare", type=positive, metavar="N", help="remove characters that there are fewer than N of (default: none)")
     add("--drop", metavar="CHARACTERS", help="remove these characters")
     add("--split", choices=list(SPLITS), help=f"what is tested on: {', or '.join(SPLITS.values())}")
     add("--recite", type=natural, metavar="N", help="train and test on the first N characters or a few more, by heart")
-    add("--steps", type=positive, help="training steps")
-    add("--epochs", type=positive, help="instead of --steps")
-    add("--batch", type=positive, help="sequences per step")
-    add("--length", type=positive, help="characters of a sequence")
+    add("--length", type=positive, help="characters of a sequence, of which --batch are read side by side")
     add("--order", choices=ORDERS, help="state carried, reset at each sequence, or sequences shuffled")
-    add("--seed", type=natural, help="of the network, of shuffling, and of what is written")
-    add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
-    add("--precision", choices=["float32", "bf16"], help="of the network; log-probabilities are float32")
-    add("--out", type=given_path, help="the run folder itself (default: a new one under runs/)")
-    add("--resume", action="store_true", help="go on with the run in --out, or with the newest one")
-    add("--quick", action="store_true", help="a few hundred steps, to see that all is well")
+    add("--epochs", type=positive, help="instead of --steps")
+    add_run_options(group)
     add = parser.add_argument_group("the model").add_argument
     add("--hidden", type=positive, help="units of a layer")
     add("--layers", type=positive, help="how many layers")

@@ -21,6 +21,7 @@ from runners.own import is_own
 __all__ = [
     "Options",
     "Parser",
+    "add_image_options",
     "add_run_options",
     "command",
     "fraction",
@@ -79,12 +80,17 @@ class Parser(argparse.ArgumentParser):
         return self
 
 
+def add_image_options(group: Any) -> None:
+    """Give a command that trains on images the options that say on which."""
+    add = group.add_argument
+    add("--data", help="auto, mnist, fashion, fixed-binarized, digits, a folder of images or a .npz")
+    add("--binarize", choices=["none", "threshold", "stochastic", "static"], help="how grey pixels become binary")
+
+
 def add_run_options(group: Any) -> None:
     """Give a command that trains the options that all of them share; `group` is its parser or a group of that."""
     add = group.add_argument
-    add("--data", help="auto, mnist, fashion, fixed-binarized, digits, a folder of images or a .npz")
     add("--data-root", type=given_path, help="folder with data sets (default: $PPL_DATA, else data/)")
-    add("--binarize", choices=["none", "threshold", "stochastic", "static"], help="how grey pixels become binary")
     add("--steps", type=positive, help="training steps")
     add("--batch", type=positive, help="data per step")
     add("--seed", type=natural, help="of the networks, the order of the data and all noise")

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from ppl_models import Batch, UsageError
 from runners.data import DataSet, Images
+from runners.devices import device_or_default
 from runners.loop.checkpoint import digest, load_checkpoint, save_checkpoint
 from runners.loop.history import History
 from runners.loop.random import forked
 from runners.loop.train import train
-from runners.run import device_or_default
 
 __all__ = ["FEATURES", "Classifier", "Task", "Trained", "classifier"]
 
