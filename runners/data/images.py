@@ -1,4 +1,4 @@
-"""One split of a set of images, resident on its device."""
+"""One split of a set of images, resident on its device or, where that is too small, in a file."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -23,6 +23,8 @@ class Images:
         index: int64 `(N,)`, unique across the splits of a data set.
         fresh: Whether each batch draws its binary pixels anew, with the grey values as probabilities.
         factors: What is known of how each image was made, by name, each `(N, …)`, or `None`.
+        streamed: Whether the pixels stay where they are, such as in a file that is mapped into memory, wherever
+            batches go, which then wait for the disk.
 
     Raises:
         UsageError: The tensors do not fit together.
@@ -33,6 +35,7 @@ class Images:
     index: Tensor
     fresh: bool = False
     factors: dict[str, Tensor] | None = None
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
@@ -63,12 +66,13 @@ class Images:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
-        return self.pixels.device
+        """Where batches are."""
+        return self.index.device
 
     def to(self, device: torch.device | str) -> "Images":
         """Return these images on `device`."""
-        return self._each(lambda tensor: tensor.to(device))
+        moved = self._each(lambda tensor: tensor.to(device))
+        return replace(moved, pixels=self.pixels) if self.streamed else moved
 
     def part(self, start: int, stop: int) -> "Images":
         """Return the images from row `start` up to, not including, row `stop`; they share memory with these."""
@@ -96,12 +100,14 @@ class Images:
         rows = torch.arange(0, len(self), max(len(self) // 4096, 1), device=self.device)
         digest = hashlib.sha256()
         for tensor in (self.pixels, self.index):
-            digest.update(tensor.index_select(0, rows).cpu().contiguous().numpy().tobytes())
+            chosen = tensor.index_select(0, rows.to(tensor.device))
+            digest.update(chosen.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:12]
 
     def gather(self, rows: Tensor) -> Batch:
         """Return the batch of these rows, an integer tensor on this device; pixels float32 in [0, 1]."""
-        x = self.pixels.index_select(0, rows).to(torch.float32) / 255
+        pixels = self.pixels.index_select(0, rows.to(self.pixels.device)).to(self.device)
+        x = pixels.to(torch.float32) / 255
         if self.fresh:
             x = torch.bernoulli(x)
         y = None if self.labels is None else self.labels.index_select(0, rows)

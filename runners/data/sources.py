@@ -60,7 +60,7 @@ def load(
     if path.is_dir() and all_train:
         raise UsageError(f"--all-train: {path} has no validation split to train on; take it back by --no-all-train")
     if path.is_dir():
-        return image_folder(path, size=size, binarize=binarize, seed=seed)
+        return image_folder(path, size=size, binarize=binarize, seed=seed, root=root)
     raise UsageError(f"--data: found {name!r}, expected {', '.join(NAMES)}, a folder of images or a .npz file")
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ppl_models.batch import UsageError
 from runners import data
-from runners.data import Images, downloads, mnist_files, sources
+from runners.data import Images, downloads, image_files, mnist_files, sources
 from runners.data.mnist_files import fetch, read_idx
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -506,6 +506,38 @@ def test_unusable_folders_are_refused(pictures: Path, tmp_path_factory: pytest.T
     for content in (b"", b"text", whole[:60], whole[:30] + b"????" + whole[34:]):
         (pictures / "b" / "x.png").write_bytes(content)
         assert str(pictures / "b" / "x.png") in refusal(data.image_folder, pictures)
+
+
+def test_a_folder_larger_than_memory_is_decoded_once_and_gives_the_same_batches(
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    resident = data.image_folder(pictures, size=16)
+    monkeypatch.setattr(image_files, "RESIDENT", 0.0)
+    streamed = data.image_folder(pictures, size=16, root=root).to("cpu")
+    (decoded,) = (root / "decoded").iterdir()
+    assert f"{decoded}: decoding 20 images, once" in capsys.readouterr().err
+    assert [split.streamed for split in (resident.train, streamed.train, streamed.test)] == [False, True, True]
+    assert streamed.train.fingerprint() == resident.train.fingerprint()
+    pairs = zip(resident.train.batches(5), streamed.train.batches(5), range(8), strict=False)
+    assert all(torch.equal(ours.x, theirs.x) and torch.equal(ours.index, theirs.index) for ours, theirs, _ in pairs)
+
+    with monkeypatch.context() as without:
+        without.setattr(image_files, "_decode", None)
+        again = data.load(str(pictures), size=16, root=root)
+    assert torch.equal(again.test.pixels, resident.test.pixels)
+    assert not capsys.readouterr().err
+
+    Image.new("RGB", (20, 20), (5, 5, 5)).save(pictures / "a" / "00.png")
+    assert data.image_folder(pictures, size=16, root=root).train.pixels[0].unique().tolist() == [5]
+    assert "too large for memory" in refusal(data.load, str(pictures), size=16, root=root, binarize="threshold")
+    newest = max((root / "decoded").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(UsageError, match="found no decoded images"):
+        data.image_folder(pictures, size=16, root=root)
 
 
 # --- Names
