@@ -18,7 +18,7 @@ from ppl_models import (
     dcgan_,
     glorot_,
 )
-from ppl_models.layers import join_labels, one_hot
+from ppl_models.layers import ConvTranspose2d, join_labels, one_hot
 from runners.blueprint import describe, rebuild
 
 ENCODERS = {
@@ -72,6 +72,38 @@ def test_dense_outputs_become_images_with_channels_last(decoder: nn.Module) -> N
     decoder(torch.randn(2, 3, 10))
     assert seen[0].shape[0] == 6
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "settings"),
+    [(4, {"padding": 1}), (5, {"padding": 2, "output_padding": 1}), ((3, 2), {"padding": (0, 1)})],
+)
+def test_one_channel_comes_out_as_of_torch_with_both_gradients(kernel: int, settings: dict, bias: bool) -> None:
+    torch.manual_seed(0)
+    ours = ConvTranspose2d(6, 1, kernel, stride=2, bias=bias, **settings).double()
+    theirs = nn.ConvTranspose2d(6, 1, kernel, stride=2, bias=bias, **settings).double()
+    theirs.load_state_dict(ours.state_dict())
+    for x in (torch.randn(3, 6, 5, 4, dtype=torch.float64), torch.randn(0, 6, 5, 4, dtype=torch.float64)):
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        made, expected = ours(x), theirs(x)
+        torch.testing.assert_close(made, expected)
+        weights = torch.randn_like(made)
+        both = ((made, ours), (expected, theirs))
+        pairs = [torch.autograd.grad((y * weights).sum(), [x, *layer.parameters()]) for y, layer in both]
+        for found, wanted in zip(*pairs, strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
+def test_one_channel_is_summed_in_full_precision_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer, x = ConvTranspose2d(32, 1, 5, stride=2, padding=2, output_padding=1), torch.randn(4, 32, 7, 7)
+    exact = layer.double()(x.double()).detach()
+    layer.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        made, torchs = layer(x), nn.ConvTranspose2d.forward(layer, x)
+    assert made.dtype == torch.float32
+    assert (made - exact).square().mean() < 1.5 * (torchs - exact).square().mean()
 
 
 def test_activation_is_tanh_where_asked() -> None:

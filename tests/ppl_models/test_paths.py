@@ -391,7 +391,7 @@ def test_the_regulariser_does_not_shrink_a_linear_generator() -> None:
 
 
 def test_regulariser_reads_nothing_on_the_host_and_stays_in_single_precision() -> None:
-    generator = ConvDecoder(latents=10)
+    generator = ConvDecoder(latents=10, shape=(3, 8, 8))
     with torch.autocast("cpu", torch.bfloat16):
         assert generator(torch.randn(2, 10)).dtype == torch.bfloat16
         assert normalised_path_energy(generator, torch.randn(2, 10), torch.randn(2, 10)).dtype == torch.float32
