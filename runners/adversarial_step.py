@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel
 
 from ppl_models import Batch, UsageError
 from ppl_models.adversarial import AdversarialLoss, gradient_penalty, r1_penalty
 from ppl_models.augmentation import augmented
 from ppl_models.path_energy import normalised_path_energy
+from runners.average import Average
 
 __all__ = ["AdversarialStep"]
 
@@ -60,7 +60,7 @@ class AdversarialStep:
         r1: float = 0.0,
         path_energy: float = 0.0,
         augment: Sequence[str] = (),
-        average: AveragedModel | None = None,
+        average: Average | None = None,
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self.generator, self.critic, self.loss, self.average = generator, critic, loss, average
@@ -142,7 +142,7 @@ class AdversarialStep:
                 logged |= {"path_energy": energy}
         _descend(total, self.generator_optimizer)
         if self.average is not None:
-            self.average.update_parameters(self.generator)
+            self.average.update(self.generator)
         return logged
 
     def _noise(self, count: int, *, like: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class Fit(Run):
         every: Steps between rows of the history, at most 1000.
         pictures: How many pictures of predictive samples to draw during training, into the run folder.
         seed: Of the order of the data and of all noise.
+        graph: Whether steps are recorded as a CUDA graph; by default where that is possible.
         device: Where to train; by default CUDA where there is one.
         out: The run folder to write.
         origin: What to add to config.json.
@@ -99,6 +100,7 @@ class Fit(Run):
         every: int = 100,
         pictures: int = 0,
         seed: int = 0,
+        graph: bool | None = None,
         device: torch.device | str | None = None,
         out: Path | str | None = None,
         origin: dict[str, Any] | None = None,
@@ -138,6 +140,7 @@ class Fit(Run):
                 "pictures": pictures,
                 "seed": seed,
             },
+            graph=graph,
             device=device,
             out=out,
             origin=origin,
@@ -162,7 +165,7 @@ class Fit(Run):
         """
         model = copy.deepcopy(self.model) if copy_model else self.model
         settings.setdefault("origin", {name: value for name, value in self.origin.items() if name == "source"})
-        kept = self.settings | {"device": self.device, "progress": self.progress}
+        kept = self.settings | {"graph": self.graph, "device": self.device, "progress": self.progress}
         return Fit(model, guide, self.data, objective or copy.deepcopy(self.objective), **(kept | settings))
 
     def posterior(self, batch: Batch, *, updates: int | None = None, rows: bool = False) -> Program:

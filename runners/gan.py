@@ -35,7 +35,7 @@ from runners.origin import config_in, data_again, data_of, length_of, origin_of,
 
 __all__ = ["fit", "load", "main"]
 
-NOT_IN_CONFIG = {"data", "classifier", "device", "out", "origin", "progress"}
+NOT_IN_CONFIG = {"data", "classifier", "graph", "device", "out", "origin", "progress"}
 
 SELECTING = 1
 """The seed of the classifier that chooses; what reports is another one, of seed 0."""
@@ -119,7 +119,13 @@ def build(options: Options, folder: RunFolder) -> GanFit:
     steps, every = length_of(options, data, batches=settings["critic_steps"])
     chooses = partial(_selecting, data, folder, device=device)
     origin = origin_of(options, data, command="gan")
-    made = settings | {"steps": steps, "every": every, "classifier": chooses, "device": device}
+    made = settings | {
+        "steps": steps,
+        "every": every,
+        "classifier": chooses,
+        "graph": options["graph"],
+        "device": device,
+    }
     return GanFit(generator, critic, data, **made, out=folder.path, origin=origin)
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ppl_models import UsageError
 from ppl_models.paths import variance_preserving
@@ -17,6 +16,7 @@ from runners import figures, gan_summary
 from runners.adversarial_check import check_settings, rehearse
 from runners.adversarial_losses import LOSSES, loss_of
 from runners.adversarial_step import AdversarialStep
+from runners.average import Average
 from runners.data import DataSet, Images
 from runners.devices import device_or_default, placed
 from runners.metrics.classifiers import Trained
@@ -75,6 +75,7 @@ class GanFit(Run):
         classifier: Whose features that is judged by, or a function that makes it when it is needed; another one than
             reports use.
         seed: Of the order of the data and of all noise.
+        graph: Whether steps are recorded as a CUDA graph; by default where that is possible.
         device: Where to train; by default CUDA where there is one.
         out: The run folder to write.
         origin: What to add to config.json.
@@ -109,6 +110,7 @@ class GanFit(Run):
         selection: int = 0,
         classifier: Trained | Callable[[], Trained] | None = None,
         seed: int = 0,
+        graph: bool | None = None,
         device: torch.device | str | None = None,
         out: Path | str | None = None,
         origin: dict[str, Any] | None = None,
@@ -145,10 +147,8 @@ class GanFit(Run):
                 f"selection: found {len(_held_out(data))} images that are not trained on, expected {FEWEST} or more to "
                 "choose the best generator by; 0 goes without"
             )
-        self.average, self._classifier = None, classifier
-        if average is not None:
-            decayed = get_ema_multi_avg_fn(average)
-            self.average = AveragedModel(self.generator, multi_avg_fn=decayed, use_buffers=True)
+        self.average = None if average is None else Average(self.generator, average)
+        self._classifier = classifier
         self.selection = Selection() if selection else None
         optimizers = {
             "critic_optimizer": critic_optimizer(_trainable(self.critic)),
@@ -169,6 +169,7 @@ class GanFit(Run):
             data,
             parts=optimizers | {"average": self.average, "selection": self.selection},
             settings=settings,
+            graph=graph,
             device=device,
             out=out,
             origin=origin,

@@ -25,6 +25,7 @@ from runners.data import DataSet
 from runners.loop.command import (
     Options,
     Parser,
+    add_graph_option,
     add_image_options,
     add_run_options,
     fraction,
@@ -67,6 +68,7 @@ DEFAULTS: Options = {
     "selection": 20,
     "seed": 0,
     "device": None,
+    "graph": None,
     "quick": False,
 }
 
@@ -124,6 +126,7 @@ def parser(page: str | None) -> Parser:
     run = parser.add_argument_group("the run")
     add_image_options(run)
     add_run_options(run)
+    add_graph_option(run)
     add = parser.add_argument_group("the networks").add_argument
     add("--networks", choices=NETWORKS, help="conv, mlp, mixed or, with batch norm, deep")
     add("--latents", type=positive, help="dimensions of the generator's latent")

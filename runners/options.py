@@ -8,6 +8,7 @@ from ppl_models import UsageError
 from runners.loop.command import (
     Options,
     Parser,
+    add_graph_option,
     add_image_options,
     add_run_options,
     fraction,
@@ -75,6 +76,7 @@ def parser(
     run = parser.add_argument_group("the run")
     add_image_options(run)
     add_run_options(run)
+    add_graph_option(run)
     switch = argparse.BooleanOptionalAction  # a preset's can be taken back
     add = parser.add_argument_group("the model").add_argument
     add("--model", type=_named(MODELS), help=f"{', '.join(MODELS)}, or a file of yours, my.py:MyVAE")

@@ -54,6 +54,7 @@ DEFAULTS: Options = {
     "evidence": None,
     "seed": 0,
     "device": None,
+    "graph": None,
     "quick": False,
 }
 

@@ -18,6 +18,7 @@ from runners.blueprint import config_of
 from runners.data import DataSet
 from runners.divergence import check_finite, is_divergence, replay
 from runners.inference import evaluating
+from runners.loop.capture import graphed
 from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
 from runners.loop.command import interrupted
 from runners.loop.errors import first_line
@@ -42,6 +43,7 @@ class Run:
         frozen: Pieces that stay in eval mode.
         settings: Everything else that a run folder needs to make it again, `steps`, `batch`, `every`, `precision`,
             `pictures` and `seed` among it.
+        graph: Whether the step is recorded as a CUDA graph, or, with `None`, where that is possible.
         device: Where all that is.
         out: The run folder to write.
         origin: What to add to config.json.
@@ -65,6 +67,7 @@ class Run:
         parts: Mapping[str, Part | None],
         frozen: Sequence[Any] = (),
         settings: Mapping[str, Any],
+        graph: bool | None = False,
         device: torch.device,
         out: Path | str | None,
         origin: Mapping[str, Any] | None,
@@ -75,8 +78,12 @@ class Run:
             raise UsageError(f"every: found {every}, expected 1 to {WINDOW} steps between rows")
         if steps < 0 or precision not in ("float32", "bf16"):
             raise UsageError(f"steps, precision: found {steps}, {precision!r}, expected 0 or more, 'float32' or 'bf16'")
+        if graph and device.type != "cuda":
+            raise UsageError(
+                f"graph: found the device {device}, expected CUDA; --no-graph, or graph=False, goes without"
+            )
         self.pieces, self.data, self.device, self.settings = dict(pieces), data, device, dict(settings)
-        self.origin, self.progress, self.stopped = dict(origin or {}), progress, None
+        self.origin, self.progress, self.stopped, self.graph = dict(origin or {}), progress, None, graph
         self.folder = None if out is None else RunFolder(Path(out))
         self.history = History()
         self._step, self._frozen = step, list(frozen)
@@ -107,10 +114,11 @@ class Run:
         for piece in self.pieces.values():
             if isinstance(piece, nn.Module):
                 piece.train()  # Echo in eval mode, for one, makes its noise of an old bank
+        optimizers = [part for part in self._parts.values() if isinstance(part, torch.optim.Optimizer)]
         with self._random.active(), evaluating(*self._frozen):
             try:
                 self.stopped = train(
-                    self._step,
+                    graphed(self._step, self.device, optimizers=optimizers, pieces=self.pieces, graph=self.graph),
                     self._stream,
                     self.history,
                     until=self.settings["steps"],

@@ -160,6 +160,7 @@ def build(options: Options, folder: RunFolder, *, data: DataSet | None = None) -
         steps=steps,
         every=every,
         optimizer=optimizer_of(options),
+        graph=options["graph"],
         device=device_of(options["device"]),
         out=folder.path,
         origin=origin_of(options | {"init": init_of(options)}, data, command="svi"),

@@ -38,6 +38,8 @@ def log_likelihood(model: Program, batch: Batch) -> tuple[Tensor, Tensor]:
 class TextStep:
     """Descend on the nats of a batch's characters, and leave the state behind for the next batch.
 
+    No step for a CUDA graph: the stream keeps the state in Python, and step sizes are Python numbers.
+
     Args:
         model: A Pyro model that observes sequences and returns its state.
         optimizer: Of its parameters.

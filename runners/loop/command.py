@@ -21,6 +21,7 @@ from runners.own import is_own
 __all__ = [
     "Options",
     "Parser",
+    "add_graph_option",
     "add_image_options",
     "add_run_options",
     "command",
@@ -39,7 +40,7 @@ __all__ = [
 
 Options = dict[str, Any]
 
-NOT_SETTINGS = ("data_root", "device", "images", "updates", "evidence", "text")
+NOT_SETTINGS = ("data_root", "device", "graph", "images", "updates", "evidence", "text")
 """Options that may change when a run is resumed: they say where it is and what to report, not what it is."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG)
@@ -85,6 +86,12 @@ def add_image_options(group: Any) -> None:
     add = group.add_argument
     add("--data", help="auto, mnist, fashion, fixed-binarized, digits, a folder of images or a .npz")
     add("--binarize", choices=["none", "threshold", "stochastic", "static"], help="how grey pixels become binary")
+
+
+def add_graph_option(group: Any) -> None:
+    """Give a command whose steps can be recorded as CUDA graphs the option that says whether."""
+    switch = argparse.BooleanOptionalAction
+    group.add_argument("--graph", action=switch, help="steps as one CUDA graph (default: where that is possible)")
 
 
 def add_run_options(group: Any) -> None:
