@@ -85,9 +85,9 @@ class Timing:
             "contender": name,
             "ms per step": f"{1e3 * second * self.size:.2f}",
             "units per second": f"{_rounded(1 / second)} {self.unit}",
-            "ratio": f"{statistics.median(ratios):.2f}",
-            "least": f"{min(ratios):.2f}",
-            "largest": f"{max(ratios):.2f}",
+            "ratio": _ratio(statistics.median(ratios)),
+            "least": _ratio(min(ratios)),
+            "largest": _ratio(max(ratios)),
             "memory MB": "" if memory is None else f"{memory / 1e6:.0f}",
             "arithmetic ms": "" if floor is None else f"{1e3 * floor.arithmetic:.3f}",
             "traffic ms": "" if floor is None else f"{1e3 * floor.traffic:.3f}",
@@ -110,6 +110,10 @@ class Timing:
                 f"larger is {max(arithmetic, traffic) / ours:.0%} of the toolkit's step"
             )
         return "\n".join(lines)
+
+
+def _ratio(number: float) -> str:
+    return f"{number:.2f}" if number >= 0.1 else f"{number:.1g}"
 
 
 def _rounded(number: float) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ppl_models import ConvDecoder, ConvEncoder, Critic, Generator, glorot_
 from runners.adversarial_losses import loss_of
 from runners.adversarial_step import AdversarialStep
-from runners.contenders.workload import BY_HAND, Contender, Setting, Workload, shuffled, toolkit
+from runners.contenders.workload import BY_HAND, Contender, Setting, Workload, plain, shuffled, toolkit
 from runners.devices import placed
 
 __all__ = ["by_hand", "gan", "ours", "wgan_gp"]
@@ -50,22 +50,24 @@ def _optimizers(players: nn.ModuleDict, *, wasserstein: bool) -> dict[str, torch
 def ours(setting: Setting, *, critic_steps: int = 1, wasserstein: bool = False) -> Contender:
     """The toolkit."""
     players = _players(setting)
+    optimizers = _optimizers(players, wasserstein=wasserstein)
     step = AdversarialStep(
         players["generator"],
         players["critic"],
         loss_of("wasserstein" if wasserstein else "gan"),
-        **_optimizers(players, wasserstein=wasserstein),
+        **optimizers,
         critic_steps=critic_steps,
         penalty=PENALTY if wasserstein else 0.0,
         autocast=setting.autocast,
     )
     stream = setting.images().batches(BATCH)
-    return toolkit(step, stream, players, units=critic_steps * BATCH, loss="generator_loss")
+    units = critic_steps * BATCH
+    return toolkit(step, stream, players, units=units, loss="generator_loss", optimizers=list(optimizers.values()))
 
 
 def by_hand(setting: Setting, *, critic_steps: int = 1, wasserstein: bool = False) -> Contender:
     """One pass of the critic over real and generated images together, no gradient that is not used."""
-    players = _players(setting)
+    players = plain(_players(setting))
     decoder, critic = players["generator"].decoder, players["critic"]
     adam_critic, adam_generator = _optimizers(players, wasserstein=wasserstein).values()
     pixels = setting.images().pixels

@@ -55,7 +55,9 @@ def ours(setting: Setting, *, hidden: int, dropout: float, clip: float | None = 
     optimizer = torch.optim.Adam(model.parameters(), **ADAM, fused=True)
     step = TextStep(model, optimizer, clip=clip, autocast=setting.autocast)
     step.stream = _text(setting).batches(BATCH)
-    return toolkit(step, step.stream, model, units=BATCH * LENGTH, loss="nats_per_character")
+    # Never as a graph: the stream keeps the state in Python.
+    how = {"units": BATCH * LENGTH, "loss": "nats_per_character", "optimizers": [optimizer], "graph": False}
+    return toolkit(step, step.stream, model, **how)
 
 
 def by_hand(setting: Setting, *, hidden: int, dropout: float) -> Contender:

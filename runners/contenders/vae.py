@@ -19,7 +19,17 @@ from ppl_models import VAE, MLPDecoder, MLPEncoder, glorot_
 from ppl_models.layers import Activation
 from runners.contenders.numpyro_vae import numpyro_vae
 from runners.contenders.pythae_vae import pythae_vae
-from runners.contenders.workload import BY_HAND, Contender, Setting, Workload, installed, own_store, shuffled, toolkit
+from runners.contenders.workload import (
+    BY_HAND,
+    Contender,
+    Setting,
+    Workload,
+    installed,
+    own_store,
+    plain,
+    shuffled,
+    toolkit,
+)
 from runners.devices import placed
 from runners.inference import InferenceStep
 
@@ -109,7 +119,7 @@ def ours(
         autocast=partial(setting.autocast, precision),
         device=setting.device,
     )
-    return toolkit(step, setting.images().batches(batch), nets, units=batch)
+    return toolkit(step, setting.images().batches(batch), nets, units=batch, optimizers=[optimizer])
 
 
 def by_hand(
@@ -120,7 +130,7 @@ def by_hand(
     With `particles` the importance-weighted bound instead of the evidence lower bound.
     """
     with setting.seeded():
-        nets = placed(pair(), setting.device)
+        nets = placed(plain(pair()), setting.device)
     encoder, heads, decoder = nets["guide"].encoder, nets["guide"].heads, nets["model"].decoder
     optimizer = torch.optim.Adam(nets.parameters(), lr=1e-3, betas=betas, fused=True)
     pixels = setting.images().pixels
@@ -195,7 +205,7 @@ def stock(
     is in closed form, as the toolkit's. Losses are sums over the batch, so that Adam's eps is as many times as large.
     """
     with setting.seeded():
-        nets = pair().to(setting.device)
+        nets = plain(pair()).to(setting.device)
     vae, images = StockVAE(nets, setting), setting.images().pixels / 255
     rows = shuffled(len(images), batch, setting.device)
     loss = TraceMeanField_ELBO()

@@ -1,7 +1,7 @@
 """What is measured: workloads, the contenders that do them, and what they have in common."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,12 +11,14 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_models.layers import ConvTranspose2d
 from runners.data import Images
+from runners.loop.capture import graphed
 from runners.loop.history import History
 from runners.loop.random import forked
 from runners.loop.train import Step
 
-__all__ = ["BY_HAND", "Contender", "Setting", "Workload", "installed", "own_store", "shuffled", "toolkit"]
+__all__ = ["BY_HAND", "Contender", "Setting", "Workload", "installed", "own_store", "plain", "shuffled", "toolkit"]
 
 BY_HAND = "torch by hand"
 
@@ -111,9 +113,19 @@ class Workload:
         return BY_HAND if BY_HAND in self.contenders else next(iter(self.contenders))
 
 
-def toolkit(step: Step, stream: Iterator[Any], modules: nn.Module, *, units: int, loss: str = "loss") -> Contender:
-    """The toolkit's own step on its own stream, as its training loop has them."""
-    history = History()
+def toolkit(
+    step: Step,
+    stream: Iterator[Any],
+    modules: nn.Module,
+    *,
+    units: int,
+    loss: str = "loss",
+    optimizers: Sequence[torch.optim.Optimizer],
+    graph: bool | None = None,
+) -> Contender:
+    """The toolkit's own step on its own stream, as its training loop has them, on CUDA as a graph where it can be."""
+    history, device = History(), next(modules.parameters()).device
+    step = graphed(step, device, optimizers=optimizers, pieces=dict(modules.named_children()), graph=graph)
 
     def once() -> Tensor:
         step.before(history.step, STEPS)
@@ -122,6 +134,14 @@ def toolkit(step: Step, stream: Iterator[Any], modules: nn.Module, *, units: int
         return scalars[loss].detach()
 
     return Contender(once, units, modules)
+
+
+def plain(networks: nn.Module) -> nn.Module:
+    """The same networks of torch's own layers, as a user would have them."""
+    for layer in networks.modules():
+        if isinstance(layer, ConvTranspose2d):
+            layer.__class__ = nn.ConvTranspose2d
+    return networks
 
 
 def shuffled(count: int, size: int, device: torch.device) -> Iterator[Tensor]:
