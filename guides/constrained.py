@@ -88,6 +88,10 @@ class Constrained(nn.Module):
         self.violation = violation.detach().to(self.raw.dtype)
         return parts.scaled_kl.mean() + self.multiplier() * violation, parts
 
+    def means(self) -> list[Tensor]:
+        """What the last forward pass found of its batch, and the multiplier is to move by: the violation."""
+        return [self.violation]
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the multiplier by the violation that the last forward pass found."""

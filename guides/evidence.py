@@ -1,7 +1,7 @@
 """How good inference is: bounds and evidence per datum, with noise that no refinement has seen."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -86,6 +86,7 @@ def bounds(
     *,
     particles: int = 1,
     seed: int = 0,
+    passed: int = 0,
 ) -> Terms:
     """The evidence lower bound of each datum and its parts, `(data,)` each, means over the particles.
 
@@ -98,11 +99,12 @@ def bounds(
         batches: The data, each once.
         particles: Samples of the latents per datum.
         seed: Of the noise of the bound. The global random state moves on: fork it where that matters.
+        passed: Batches of the same data that were before these, so that a part gets the noise that it has in the whole.
 
     Raises:
         UsageError: There are no data.
     """
-    judged = posteriors(posterior, batches, seed=seed)
+    judged = posteriors(posterior, batches, seed=seed, passed=passed)
     parts = [terms(model, program, batch, particles=particles) for program, batch in judged]
 
     def mean(values: Iterable[Tensor]) -> Tensor:
@@ -117,7 +119,7 @@ def bounds(
 
 
 def posteriors(
-    posterior: Callable[[Batch], Program], batches: Iterable[Batch], *, seed: int
+    posterior: Callable[[Batch], Program], batches: Iterable[Batch], *, seed: int, passed: int = 0
 ) -> Iterator[tuple[Program, Batch]]:
     """The guide for each batch and the batch, torch seeded with noise that the posterior has not used.
 
@@ -125,11 +127,12 @@ def posteriors(
         posterior: From a batch to the guide as it stands for it, such as `fit.posterior`, or `lambda batch: guide`.
         batches: The data.
         seed: Of all noise. The global random state moves on: fork it where that matters.
+        passed: Batches before these, as for `bounds`.
 
     Raises:
         UsageError: `posterior` makes no guide of a batch, or there are no data.
     """
-    for batch, (refining, judging) in seeded(batches, seed, 2):
+    for batch, (refining, judging) in seeded(batches, seed, 2, passed=passed):
         torch.manual_seed(refining)
         program = posterior_of(posterior, batch)
         torch.manual_seed(judging)
@@ -151,13 +154,17 @@ def posterior_of(posterior: Callable[[Batch], Program], batch: Batch) -> Program
     return program
 
 
-def seeded(batches: Iterable[Batch], seed: int, count: int) -> Iterator[tuple[Batch, list[int]]]:
+def seeded(batches: Iterable[Batch], seed: int, count: int, *, passed: int = 0) -> Iterator[tuple[Batch, list[int]]]:
     """Each batch with so many seeds of its own, which depend on those before it in nothing but their number.
+
+    `passed` is the number of those that are not among `batches`.
 
     Raises:
         UsageError: There are no data.
     """
     generator, batch = torch.Generator().manual_seed(seed), None
+    for _ in range(passed):
+        torch.randint(2**62, (count,), generator=generator)
     for batch in batches:
         yield batch, torch.randint(2**62, (count,), generator=generator).tolist()
     if batch is None:
@@ -165,9 +172,15 @@ def seeded(batches: Iterable[Batch], seed: int, count: int) -> Iterator[tuple[Ba
 
 
 def joined(parts: Iterable[Parts]) -> Parts:
-    """Figures of several batches, tuples of tensors `(batch,)`, as those of all data."""
+    """Figures of several batches, tuples of tensors `(batch,)` or dicts of them, as those of all data."""
     parts = list(parts)
-    return type(parts[0])(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    return type(parts[0])(*(_cat(values) for values in zip(*parts, strict=True)))
+
+
+def _cat(values: Sequence[Tensor] | Sequence[dict[str, Tensor]]) -> Tensor | dict[str, Tensor]:
+    if isinstance(values[0], dict):
+        return {name: torch.cat([value[name] for value in values]) for name in values[0]}
+    return torch.cat(values)
 
 
 def effective(first: Tensor, second: Tensor) -> Tensor:
@@ -183,6 +196,7 @@ def importance_sample(
     *,
     samples: int = 1000,
     seed: int = 0,
+    passed: int = 0,
 ) -> Evidence:
     r"""Importance-sampled evidence of each datum, :math:`\log \frac1S \sum_s w_s`, :math:`w = p(x, z) / q(z \mid x)`.
 
@@ -195,11 +209,12 @@ def importance_sample(
         batches: The data, each once.
         samples: S.
         seed: Of the noise, as for `bounds`.
+        passed: Batches before these, as for `bounds`.
 
     Raises:
         UsageError: The guide has no density, or there are no data.
     """
-    judged = posteriors(posterior, batches, seed=seed)
+    judged = posteriors(posterior, batches, seed=seed, passed=passed)
     return joined(_importance_sample(model, program, batch, samples) for program, batch in judged)
 
 

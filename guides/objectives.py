@@ -1,7 +1,8 @@
 """What inference minimises: values `objective(model, guide, batch) → (loss, Terms)`, in nats per datum.
 
 An objective may also have `before_step(step, steps, device)`, called on the host before each training step,
-`after_step()`, called after the optimiser's, `logged()`, scalars for the history, and `remark(rows)`, a line about a
+`after_step()`, called after the optimiser's, `means()`, the tensors that the latter reads, which several processes
+average over their parts of the batch before it, `logged()`, scalars for the history, and `remark(rows)`, a line about a
 history or `None`. What changes from step to step is filled into tensors in place: a step that was recorded as a CUDA
 graph sees neither new Python numbers nor new tensors. One with state of its own is an `nn.Module`, so that checkpoints
 hold it.

@@ -13,6 +13,7 @@ from ppl_models.adversarial import AdversarialLoss, gradient_penalty, r1_penalty
 from ppl_models.augmentation import augmented
 from ppl_models.path_energy import normalised_path_energy
 from runners.average import Average
+from runners.loop import processes
 
 __all__ = ["AdversarialStep"]
 
@@ -28,7 +29,8 @@ class AdversarialStep:
     """So many updates of the critic, each on a batch of its own, then so many of the generator.
 
     Images are in [0, 1] everywhere but here: the critic sees 2x - 1. Every update is one backward pass, which penalties
-    pass twice, and none computes a gradient of the other network's weights.
+    pass twice, and none computes a gradient of the other network's weights. Of several processes each has its part of
+    the batches, and gradients are averaged; batch norm sees the part alone, for torch's SyncBatchNorm needs CUDA.
 
     Args:
         generator: From latents to images.
@@ -168,4 +170,5 @@ def _descend(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     for parameter in parameters:
         parameter.grad = None
     loss.backward(inputs=parameters)
+    processes.average_gradients(parameters)
     optimizer.step()

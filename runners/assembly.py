@@ -45,6 +45,7 @@ from ppl_models import (
     glorot_,
 )
 from runners.data import DataSet
+from runners.loop import processes
 from runners.loop.command import Options
 from runners.loop.random import forked
 from runners.own import is_own, own
@@ -170,8 +171,8 @@ def _family(options: Options, latents: int) -> nn.Module:
         case "low-rank":
             return LowRank(latents, rank=options["rank"])
         case "echo":
-            # With fewer others in the batch the chain is shorter, and its clip tighter.
-            return Echo(latents, depth=min(99, options["batch"] - 1))
+            # With fewer others in a process's batch the chain is shorter, and its clip tighter.
+            return Echo(latents, depth=min(99, options["batch"] // processes.count() - 1))
         case "full-rank":
             return FullRank(latents)
     return Flow(latents)

@@ -18,6 +18,7 @@ from torch import Tensor
 import guides
 import ppl_models
 from ppl_models import UsageError
+from runners.loop import processes
 
 if TYPE_CHECKING:
     from runners.run import Run
@@ -83,6 +84,7 @@ def config_of(run: "Run") -> dict[str, Any]:
         "data": {"name": run.data.name, "binarize": run.data.binarize, **sizes},
         **{name: describe(value) for name, value in run.settings.items()},
         "device": str(run.device),
+        "processes": processes.count(),
         "threads": torch.get_num_threads(),
         "versions": versions,
         **run.origin,

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ppl_models import UsageError
+from runners.loop import processes
 
 __all__ = ["device_of", "device_or_default", "placed"]
 
@@ -26,10 +27,20 @@ def device_of(name: str | None) -> torch.device | None:
 
 
 def device_or_default(device: torch.device | str | None) -> torch.device:
-    """The device, by default CUDA where there is one, else the CPU."""
+    """The device, by default CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: Of several processes this one has no CUDA device to itself.
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     # Through a tensor, since "cuda" and "cuda:0" are different devices to torch until one is made.
-    return torch.empty(0, device=device).device
+    found = torch.empty(0, device=device).device
+    if processes.count() > 1 and found.type == "cuda" and found.index != processes.local_rank():
+        raise UsageError(
+            f"--device: found {found} for process {processes.local_rank()} of a machine with "
+            f"{torch.cuda.device_count()} CUDA devices: expected cuda, with a device for each process, or cpu"
+        )
+    return found
 
 
 def placed(piece: Any, device: torch.device) -> Any:

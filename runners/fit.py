@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from guides.echo import echo_of
-from guides.evidence import Evidence, bounds, importance_sample, posterior_for
+from guides.evidence import Evidence, bounds, importance_sample, joined, posterior_for
 from guides.free import Rows
 from guides.objectives import ELBO, Objective
 from guides.refine import Refinement
 from guides.rules import Adam
-from guides.sites import Program
+from guides.sites import Params, Program
 from guides.terms import Terms
 from ppl_models import Batch, UsageError
 from runners import pictures, summary
@@ -28,6 +28,7 @@ from runners.check import rehearse
 from runners.data import DataSet
 from runners.devices import device_or_default, placed
 from runners.inference import InferenceStep
+from runners.loop import processes
 from runners.run import Run
 
 __all__ = ["ADAM", "REPORT", "Fit", "settled"]
@@ -48,6 +49,25 @@ def settled(images: Any) -> Any:
     What is measured of several guides, or in several ways, is then about the same data.
     """
     return images.drawn_once(seed=0) if getattr(images, "fresh", False) else images
+
+
+def _of(index: Tensor) -> Batch:
+    """Data of which nothing is asked but which they are."""
+    return Batch(None, None, index)
+
+
+def _check_shared(guide: Program, objective: Objective) -> None:
+    """Refuse what needs whole batches, where several processes have parts of them.
+
+    Raises:
+        UsageError: The guide or the objective does.
+    """
+    if getattr(guide, "carried", False):
+        raise UsageError("carried: rows are of a whole batch's positions, and several processes have parts of it")
+    if getattr(objective, "free_bits", 0):
+        raise UsageError(
+            "free_bits: are of a whole batch's mean KL, and several processes have parts of it; expected 0"
+        )
 
 
 class Fit(Run):
@@ -114,7 +134,9 @@ class Fit(Run):
         if isinstance(self.guide, Rows):
             self.guide.check_rows(data.train.index, batch=batch)
         if (echo := echo_of(self.guide)) is not None:
-            echo.check_batch(batch)
+            echo.check_batch(batch // processes.count())
+        if processes.count() > 1:
+            _check_shared(self.guide, self.objective)
         if pictures and not hasattr(model, "decode"):
             raise UsageError("pictures: the model has no decode(latents, y), the likelihood that images are drawn from")
         modules = [self.model, self.guide] if train_model else [self.guide]
@@ -177,6 +199,8 @@ class Fit(Run):
     ) -> Terms:
         """The bound of each image and its parts, `(images,)`, with noise that no refinement has seen, in float32.
 
+        Of several processes each measures its share of the images, and all get all figures, those of one process.
+
         Args:
             images: A split, such as `fit.data.test.first(1000)`.
             particles: Samples of the latents per image.
@@ -184,9 +208,8 @@ class Fit(Run):
             rows: Whether free rows start where training left them, for training images, instead of from the prior.
             size: Images at a time.
         """
-        with self.aside():
-            posterior = partial(self.posterior, updates=updates, rows=rows)
-            return bounds(self.model, posterior, settled(images).in_order(size), particles=particles)
+        posterior = partial(self.posterior, updates=updates, rows=rows)
+        return self._shared(images, size, partial(bounds, self.model, posterior, particles=particles))
 
     def evidence(
         self,
@@ -203,11 +226,9 @@ class Fit(Run):
         Raises:
             UsageError: The guide has no density.
         """
-        with self.aside():
-            posterior = partial(self.posterior, updates=updates, rows=rows)
-            count = math.ceil(len(images) / size)
-            bar = tqdm(settled(images).in_order(size), "evidence", count, leave=False, disable=not self.progress)
-            return importance_sample(self.model, posterior, bar, samples=samples, seed=seed)
+        posterior = partial(self.posterior, updates=updates, rows=rows)
+        measure = partial(importance_sample, self.model, posterior, samples=samples, seed=seed)
+        return self._shared(images, size, measure, bar="evidence")
 
     @torch.no_grad()
     def samples(self, count: int, *, seed: int = 0) -> Tensor:
@@ -262,6 +283,36 @@ class Fit(Run):
                 batch = next(first.in_order(REMEMBERED))
                 echo.remember(self.guide.start(batch), batch.index)
             yield
+
+    def unite(self) -> None:
+        """As every run's; free rows are those of the process whose shard they are of, the only one that moves them."""
+        owners = range(processes.count() if processes.count() > 1 and isinstance(self.guide, Rows) else 0)
+        shards = [processes.shard(self.data.train, owner=owner).index for owner in owners]
+        tables = [self._rows(index) for index in shards]
+        super().unite()
+        for owner, (index, (params, memory)) in enumerate(zip(shards, tables, strict=True)):
+            processes.broadcast([*params.values(), *memory.values()], source=owner)
+            self.guide.store(_of(index), params, memory)
+
+    def _shared(self, images: Any, size: int, measure: Callable[..., Any], *, bar: str | None = None) -> Any:
+        """Figures of images: of several processes each measures a share of their batches, and all get all figures."""
+        first, last = processes.share(math.ceil(len(images) / size))
+        images, mine = settled(images), None
+        if processes.count() > 1:
+            images = images.part(first * size, min(last * size, len(images)))
+        if last > first:
+            with self.aside():
+                batches = tqdm(
+                    images.in_order(size), bar, last - first, leave=False, disable=not (bar and self.progress)
+                )
+                mine = measure(batches, passed=first)
+        found = [figures for figures in processes.gathered(mine) if figures is not None]
+        return found[0] if len(found) == 1 else joined(found)
+
+    def _rows(self, index: Tensor) -> tuple[Params, Params]:
+        """A copy of these data's rows, and of what earlier visits left."""
+        params, memory = self.guide.start(_of(index)), self.guide.memory(_of(index))
+        return tuple({name: value.clone() for name, value in rows.items()} for rows in (params, memory))
 
     def _refinement(self, updates: int | None, *, rows: bool) -> dict[str, Any]:
         own = getattr(self.guide, "refinement", None)

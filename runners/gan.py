@@ -6,6 +6,7 @@
     python runners/gan.py --critic-steps 5                   five critic updates for one of the generator
     python runners/gan.py --path-energy 1                    a generator with paths of low energy (S17)
     python runners/gan.py --preset s14 --data FOLDER         a DCGAN on colour photographs (S14)
+    torchrun --nproc-per-node 2 runners/gan.py …             by several processes, a GPU each or all on the CPU
     python runners/gan.py --resume                           go on with the newest run
     python runners/assess.py RUN                             how good its samples are, measured
 
@@ -27,6 +28,7 @@ from runners.data import DataSet
 from runners.devices import device_of
 from runners.gan_fit import GanFit
 from runners.gan_options import DEFAULTS, PRESETS, QUICK, check_options, networks_of, parser, settings_of
+from runners.loop import processes
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
 from runners.metrics import classifiers
@@ -97,11 +99,13 @@ def load(
     return made.restore(run)
 
 
-@command
+@command(shared=True)
 def main(argv: Sequence[str] | None = None) -> GanFit:
     """Run the command; returns the finished fit."""
     given = vars(parser(__doc__).parse_args(argv))
-    options, folder, resume = options_of(given, name="gan", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
+    options, folder, resume = processes.from_first(
+        partial(options_of, given, name="gan", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
+    )
     check_options(given, options)
     run = build(options, folder)
     run.carry_out(resume=resume, command="gan")

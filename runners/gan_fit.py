@@ -19,6 +19,7 @@ from runners.adversarial_step import AdversarialStep
 from runners.average import Average
 from runners.data import DataSet, Images
 from runners.devices import device_or_default, placed
+from runners.loop import processes
 from runners.metrics.classifiers import Trained
 from runners.run import Run
 from runners.selection import Selection
@@ -206,7 +207,8 @@ class GanFit(Run):
         batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
         if rehearse(self.generator, self.critic, batch.x, seen=self._step.seen):
             self._step.keep_apart()
-        if self.selection is not None and self.selection.real is None:
+        # Rank 0 alone looks for the best generator.
+        if self.selection is not None and self.selection.real is None and processes.rank() == 0:
             self._find_classifier()
 
     def _find_classifier(self) -> None:

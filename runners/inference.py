@@ -16,6 +16,7 @@ from guides.refine import refine
 from guides.sites import At, Program
 from guides.terms import Terms
 from ppl_models import Batch
+from runners.loop import processes
 
 __all__ = ["InferenceStep", "evaluating"]
 
@@ -25,7 +26,8 @@ class InferenceStep:
 
     With free parameters these are the two updates of stochastic variational inference; with an encoder there is
     nothing to refine and one optimiser moves both networks; a guide that is semi-amortized has both an encoder and
-    refinement. The bound that is returned uses fresh noise in every case.
+    refinement. The bound that is returned uses fresh noise in every case. Of several processes each refines its own
+    part of the batch, and the networks' gradients are averaged.
     """
 
     batches = 1
@@ -63,6 +65,8 @@ class InferenceStep:
         with pyro.validation_enabled(self.validate), self.autocast():
             loss, parts = self._joint(batch) if self.joint else self._alternating(batch)
         self.validate = False
+        if hasattr(self.objective, "means"):
+            processes.average(self.objective.means())
         if hasattr(self.objective, "after_step"):
             self.objective.after_step()
         logged = {"elbo": parts.elbo, "log_likelihood": parts.log_likelihood, "kl": parts.kl}
@@ -121,6 +125,7 @@ class InferenceStep:
                 parameter.grad = None
             loss.backward(inputs=[*self.trained, *leaves])
         if self.trained:
+            processes.average_gradients(self.trained)
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.trained, self.clip)
             self.optimizer.step()

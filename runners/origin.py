@@ -8,6 +8,7 @@ from typing import Any
 from ppl_models import UsageError
 from runners import data as sources
 from runners.data import DataSet
+from runners.loop import processes
 from runners.loop.command import Options
 from runners.loop.errors import first_line
 from runners.loop.folder import RunFolder
@@ -59,17 +60,14 @@ def as_written(options: Options, *, file: str, names: Sequence[str]) -> Options:
 
 
 def data_of(options: Options) -> DataSet:
-    """The data set that options name.
+    """The data set that options name; of several processes rank 0 reads or draws it, for all.
 
     Raises:
         UsageError: There is none, or it lacks the labels that `--conditional` needs.
     """
-    data = sources.load(
-        options["data"],
-        root=options["data_root"],
-        binarize=options["binarize"],
-        all_train=options["all_train"],
-    )
+    names = {"root": "data_root", "binarize": "binarize", "all_train": "all_train"}
+    given = {name: options[option] for name, option in names.items()}
+    data = processes.from_first(lambda: sources.load(options["data"], **given))
     if options.get("conditional") and data.train.labels is None:
         raise UsageError(f"--conditional: {data.name} has no labels")
     return data

@@ -18,8 +18,9 @@ from runners.blueprint import config_of
 from runners.data import DataSet
 from runners.divergence import check_finite, is_divergence, replay
 from runners.inference import evaluating
+from runners.loop import processes
 from runners.loop.capture import graphed
-from runners.loop.checkpoint import Part, load_checkpoint, save_checkpoint
+from runners.loop.checkpoint import OfRank, Part, load_checkpoint, save_checkpoint
 from runners.loop.command import interrupted
 from runners.loop.errors import first_line
 from runners.loop.folder import RunFolder
@@ -34,6 +35,9 @@ class Run:
     """What every fit can do: train, be evaluated aside, save and resume; what its step is a subclass says.
 
     Everything random comes from a state of its own, so that what is done between two runs changes nothing in them.
+
+    Of several processes (`runners.loop.processes`) each draws its part of a batch from its own shard of the training
+    data; all call the same methods in the same order.
 
     Args:
         pieces: What is trained and by what, by name, as config.json and the checkpoint call it.
@@ -82,15 +86,21 @@ class Run:
             raise UsageError(
                 f"graph: found the device {device}, expected CUDA; --no-graph, or graph=False, goes without"
             )
+        if settings["batch"] % processes.count():
+            raise UsageError(
+                f"batch: found {settings['batch']}, expected a multiple of {processes.count()}, the processes that "
+                "share it out"
+            )
         self.pieces, self.data, self.device, self.settings = dict(pieces), data, device, dict(settings)
         self.origin, self.progress, self.stopped, self.graph = dict(origin or {}), progress, None, graph
         self.folder = None if out is None else RunFolder(Path(out))
-        self.history = History()
+        self.history = History(averaged=processes.averaged if processes.count() > 1 else None)
         self._step, self._frozen = step, list(frozen)
         self._begun = self._rehearsed = self._remarked = False
-        self._stream = data.train.batches(settings["batch"], torch.Generator().manual_seed(settings["seed"]))
-        self._random = RandomState(settings["seed"], device)
-        own = {"history": self.history, "stream": self._stream, "random": self._random} | self.pieces
+        seed, size = settings["seed"] + processes.rank(), settings["batch"] // processes.count()
+        self._stream = processes.shard(data.train).batches(size, torch.Generator().manual_seed(seed))
+        self._random = RandomState(seed, device)
+        own = {"history": self.history, "stream": OfRank(self._stream), "random": OfRank(self._random)} | self.pieces
         self._parts: dict[str, Part] = {k: part for k, part in (own | parts).items() if hasattr(part, "state_dict")}
 
     def run(self, steps: int | None = None) -> Self:
@@ -123,9 +133,10 @@ class Run:
                     self.history,
                     until=self.settings["steps"],
                     every=self.settings["every"],
-                    save=self._save_checkpoint if self.folder else None,
+                    save=self._save_checkpoint if self.folder or processes.count() > 1 else None,
                     on_row=self._row,
-                    on_step=self.after,
+                    on_step=self.after if processes.rank() == 0 else None,
+                    agreed=processes.agreed,
                     progress=self.progress,
                 )
             except Diverged as error:
@@ -180,9 +191,10 @@ class Run:
             raise UsageError("report: this fit has no run folder; give it one with save(folder) or out=folder")
         found = self.result(**settings)
         self.folder.write_json("result.json", found)
-        for name, figure in self.final_figures(found).items():
-            figures.save(figure, self.folder.path / f"{name}.png")
-        figures.report(self.folder.path)
+        if processes.rank() == 0:
+            for name, figure in self.final_figures(found).items():
+                figures.save(figure, self.folder.path / f"{name}.png")
+            figures.report(self.folder.path)
         return found
 
     def measured(self) -> dict[str, float]:
@@ -190,7 +202,7 @@ class Run:
         return {}
 
     def after(self, step: int) -> None:
-        """What is done between two steps, so many done: a picture into the folder, where one is due."""
+        """What rank 0 does between two steps, so many done: a picture into the folder, where one is due."""
         if self.folder and self.settings["pictures"] and self.due(step, self.settings["pictures"]):
             self.draw(step)
 
@@ -227,6 +239,8 @@ class Run:
     def restore(self, folder: RunFolder) -> Self:
         """Go back to a run folder's checkpoint; the folder stays as it is.
 
+        Where the run was one of another number of processes, the order of the data and the noise begin anew.
+
         Raises:
             UsageError: The checkpoint is broken or of other pieces, or the run was on other data.
         """
@@ -240,9 +254,18 @@ class Run:
         """Go back to the checkpoint of this fit's own folder, or begin there if it has none.
 
         Rows of metrics.csv after the checkpoint are forgotten.
+
+        Raises:
+            UsageError: As for `restore`, or the run is one of another number of processes.
         """
         if not self.folder.checkpoint.exists():
             return self.begin(restart=True)
+        was = self.folder.read_json("config.json").get("processes", 1)
+        if was != processes.count():
+            started = f"torchrun --nproc-per-node {was}" if was != 1 else "python"
+            raise UsageError(
+                f"{self.folder.path}: is a run of {was} processes, found {processes.count()}; it goes on by {started}"
+            )
         self.folder.lock()
         self.restore(self.folder)
         self.folder.write_rows(self.history.rows)
@@ -258,6 +281,12 @@ class Run:
         self._save_checkpoint()
         self.folder.unlock()
         return self
+
+    def unite(self) -> None:
+        """Give all processes what the first has of the networks, and of statistics that each gathers by itself."""
+        modules = [part for part in self._parts.values() if isinstance(part, nn.Module)]
+        # Of their states, not all of their buffers: what is not part of those may be there on one process alone.
+        processes.broadcast(value for module in modules for value in module.state_dict().values())
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -280,8 +309,10 @@ class Run:
             tqdm.write(remark, file=sys.stderr)
 
     def _save_checkpoint(self) -> None:
+        self.unite()
         check_finite(*self.pieces.values(), step=max(self.history.step - 1, 0))
-        save_checkpoint(self.folder.checkpoint, self._parts)
+        if self.folder:
+            save_checkpoint(self.folder.checkpoint, self._parts)
 
     def _first_not_finite(self, step: int) -> str:
         """Replay the run from its checkpoint to the step that diverged, and say what was first."""

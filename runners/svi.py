@@ -8,6 +8,7 @@
     python runners/svi.py --preset iwae --particles 50           the importance-weighted bound
     python runners/svi.py --model my.py:MyVAE --guide amortized  a model of yours
     python runners/svi.py --resume                               go on with the newest run
+    torchrun --nproc-per-node 2 runners/svi.py …                 by several processes, a GPU each or all on the CPU
     ipython -i runners/svi.py -- --guide amortized --quick       then: run.show(), run.swap(...)
 
 In Python: `svi.fit(model, guide, data, ELBO(), steps=10_000)`, then `.swap(another_guide).run(2_000)`.
@@ -15,6 +16,7 @@ In Python: `svi.fit(model, guide, data, ELBO(), steps=10_000)`, then `.swap(anot
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from runners.check import check
 from runners.data import DataSet
 from runners.devices import device_of
 from runners.fit import Fit
+from runners.loop import processes
 from runners.loop.command import Options, command, options_of
 from runners.loop.folder import RunFolder
 from runners.options import check_options, parser
@@ -108,11 +111,11 @@ def _piece(config: dict[str, Any], name: str, given: Any, data: DataSet, *, mode
     return own(given, shape=data.shape, latents=latents, data=data.train)
 
 
-@command
+@command(shared=True)
 def main(argv: Sequence[str] | None = None) -> Fit:
     """Run the command; returns the finished fit."""
     given = vars(parser(__doc__).parse_args(argv))
-    options, folder, resume = start(given)
+    options, folder, resume = processes.from_first(partial(start, given))
     check_options(given, options)
     run = build(options, folder)
     run.carry_out(resume=resume, command="svi")

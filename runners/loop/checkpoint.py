@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from ppl_models import UsageError
+from runners.loop import processes
 from runners.loop.atomic import write_atomically
 from runners.loop.errors import first_line
 
-__all__ = ["Part", "digest", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
+__all__ = ["OfRank", "Part", "digest", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
 
 
 class Part(Protocol):
@@ -25,6 +26,25 @@ class Part(Protocol):
         """Take a state over."""
 
 
+class OfRank:
+    """A part that each of several processes has its own of: its state is that of all of them, in their order.
+
+    Where a state is of another number of processes, the part stays as it is.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    def state_dict(self) -> dict[str, Any]:
+        own = self.part.state_dict()
+        return own if processes.count() == 1 else {"ranks": processes.gathered(own)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        states = state.get("ranks", [state])
+        if len(states) == processes.count():
+            self.part.load_state_dict(states[processes.rank()])
+
+
 def digest(*modules: nn.Module) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of modules' states: equal where they are, bit for bit."""
     made = hashlib.sha256()
@@ -35,9 +55,10 @@ def digest(*modules: nn.Module) -> str:
 
 
 def save_checkpoint(path: Path, parts: dict[str, Part]) -> None:
-    """Write the parts' states to `path`, whole or not at all."""
+    """Write the parts' states to `path`, whole or not at all; of several processes all ask, and rank 0 writes."""
     states = {name: part.state_dict() for name, part in parts.items()}
-    write_atomically(path, lambda file: torch.save(states, file))
+    if processes.rank() == 0:
+        write_atomically(path, lambda file: torch.save(states, file))
 
 
 def read_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from ppl_models import UsageError
+from runners.loop import processes
 from runners.loop.folder import RunFolder
 from runners.own import is_own
 
@@ -218,22 +219,30 @@ def options_of(
     return options, folder, resume
 
 
-def command(main: Callable[..., Any] | None = None, *, resumes: bool = True) -> Callable[..., Any]:
+def command(
+    main: Callable[..., Any] | None = None, *, resumes: bool = True, shared: bool = False
+) -> Callable[..., Any]:
     """Let a `main(argv)` end in one line and exit code 2 where the input was bad; defects keep their traceback.
 
     Args:
         main: The function.
         resumes: Whether it has `--resume`, of which then is spoken where it was cut off.
+        shared: Whether several processes can run it together, as torchrun starts them.
     """
     if main is None:
-        return functools.partial(command, resumes=resumes)
+        return functools.partial(command, resumes=resumes, shared=shared)
 
     @functools.wraps(main)
     def checked(argv: Sequence[str] | None = None) -> Any:
         main_thread = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGTERM, functools.partial(_terminated, resumes=resumes)) if main_thread else None
         try:
-            return main(argv)
+            with processes.joined():
+                if processes.count() > 1 and not shared:
+                    raise UsageError(f"runs in one process, found {processes.count()}: start it without torchrun")
+                return main(argv)
+        except processes.SaidElsewhere as error:
+            raise SystemExit(2) from error
         except UsageError as error:
             print(f"{_name(main)}: {error}", file=sys.stderr)
             raise SystemExit(2) from error
@@ -258,7 +267,9 @@ def command(main: Callable[..., Any] | None = None, *, resumes: bool = True) -> 
 
 def interrupted(stopped: int, out: Path, name: str) -> NoReturn:
     """Say how to resume a run that a signal ended, and exit as shells expect (130 for Ctrl-C)."""
-    print(f"\nstopped; to go on: python runners/{name}.py --resume --out {out}", file=sys.stderr)
+    count = processes.count()
+    python = "python" if count == 1 else f"torchrun --nproc-per-node {count}"
+    print(f"\nstopped; to go on: {python} runners/{name}.py --resume --out {out}", file=sys.stderr)
     raise SystemExit(128 + (stopped or signal.SIGINT))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ppl_models import UsageError
 from runners.loop.atomic import write_atomically
+from runners.loop.processes import first_alone
 
 try:
     import fcntl
@@ -20,7 +21,7 @@ __all__ = ["RunFolder"]
 
 
 class RunFolder:
-    """One run on disk.
+    """One run on disk, in which of several processes rank 0 alone writes: what others write goes nowhere.
 
     Args:
         path: The folder; made, with its parents, by `create`.
@@ -39,6 +40,7 @@ class RunFolder:
         """Whether there is a run in it, finished or not."""
         return (self.path / "config.json").exists() or self.checkpoint.exists()
 
+    @first_alone
     def create(self, config: dict[str, Any], *, restart: bool = False) -> None:
         """Begin a run here; with `restart`, also where one was cut off before its first checkpoint.
 
@@ -59,6 +61,7 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written to ({error.strerror})") from error
 
+    @first_alone
     def lock(self) -> None:
         """Keep others from training into this folder, until `unlock` or the end of the process.
 
@@ -96,11 +99,13 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.path / name}: not readable ({error})") from error
 
+    @first_alone
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the run, whole or not at all."""
         text = json.dumps(content, indent=2) + "\n"
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
+    @first_alone
     def append(self, row: dict[str, float]) -> None:
         """Add a row to metrics.csv, numbers to their last bit, under a header if it is the first."""
         path = self.path / "metrics.csv"
@@ -108,6 +113,7 @@ class RunFolder:
         with path.open("a") as file:
             file.write(text)
 
+    @first_alone
     def write_rows(self, rows: Sequence[dict[str, float]]) -> None:
         """Make metrics.csv hold these rows and no others."""
         path = self.path / "metrics.csv"

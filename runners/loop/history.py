@@ -1,6 +1,7 @@
 """What a run's steps returned: a row of means at each logging interval, and the last thousand steps."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,14 +26,18 @@ class Diverged(UsageError):
 class History:
     """Scalars of each step, kept on the device and read only when a row is due.
 
+    Args:
+        averaged: What makes of the steps since the last row, `(steps, names)`, those of all processes.
+
     Attributes:
         step: Steps done.
         rows: One dict per logging interval, the means over it.
         seconds: Time spent in steps, resumed ones included.
     """
 
-    def __init__(self) -> None:
-        self.step = 0
+    def __init__(self, *, averaged: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.averaged = averaged
+        self.step = self._settled = 0
         self.seconds = 0.0
         self.rows: list[dict[str, float]] = []
         self._names: list[str] = []
@@ -63,6 +68,7 @@ class History:
         Raises:
             Diverged: One of those steps returned NaN or infinity.
         """
+        self._settle()
         count = min(self.step - int(self.rows[-1]["step"] if self.rows else 0), WINDOW)
         means = self._mean(count) if count else {}
         if not all(math.isfinite(value) for value in means.values()):
@@ -80,12 +86,23 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
+        self._settled = self.step
         self._names, self._window = state["names"], state["window"]
+
+    def _settle(self) -> None:
+        """Once a row, not at each step, put what all processes found in place of what this one did."""
+        count = min(self.step - self._settled, WINDOW)
+        if count and self.averaged is not None:
+            self._window.index_copy_(0, self._places(count), self.averaged(self._last(count)))
+        self._settled = self.step
 
     def _last(self, count: int) -> Tensor:
         """The last `count` steps, oldest first, `(count, names)`."""
-        order = (torch.arange(self.step - count, self.step) % WINDOW).to(self._window.device)
-        return self._window.index_select(0, order)
+        return self._window.index_select(0, self._places(count))
+
+    def _places(self, count: int) -> Tensor:
+        """Where they are in the window."""
+        return (torch.arange(self.step - count, self.step) % WINDOW).to(self._window.device)
 
     def _mean(self, count: int) -> dict[str, float]:
         # In double precision, so that a row does not depend on the order of summation.

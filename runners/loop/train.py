@@ -44,6 +44,7 @@ def train(
     save: Callable[[], None] | None = None,
     on_row: Callable[[dict[str, float]], None] | None = None,
     on_step: Callable[[int], None] | None = None,
+    agreed: Callable[..., tuple[int, ...]] = lambda *found: found,
     progress: bool = True,
 ) -> int | None:
     """Run steps until `history.step` is `until`.
@@ -58,6 +59,8 @@ def train(
             Not called where a step since the last row returned something that is not finite.
         on_row: Called with each row.
         on_step: Called with the number of steps done, after each.
+        agreed: Of several processes, makes of what this one has found what all act on; asked once a step whether a
+            signal came and a checkpoint is due.
         progress: Whether to show a bar on the terminal.
 
     Returns:
@@ -69,7 +72,14 @@ def train(
     bar = tqdm(total=until, initial=history.step, disable=not progress, unit="step", dynamic_ncols=True)
     with bar, _deferred_signals() as stopped:
         cost, saved = _saved(save, history), time.monotonic()
-        while history.step < until and not stopped:
+        while history.step < until:
+            late = time.monotonic() - saved > max(cost / SAVING, PAUSE)
+            signalled, late = agreed(sum(stopped[:1]), late)
+            if signalled:
+                break
+            if late:
+                cost = _saved(save, history)
+                saved = time.monotonic()
             started = time.monotonic()
             step.before(history.step, until)
             history.record(step(*(next(stream) for _ in range(step.batches))))
@@ -83,11 +93,9 @@ def train(
             if on_step:
                 on_step(history.step)
             bar.update()
-            if time.monotonic() - saved > max(cost / SAVING, PAUSE):
-                cost = _saved(save, history)
-                saved = time.monotonic()
         _saved(save, history)
-    return stopped[0] if stopped else None
+        (signalled,) = agreed(sum(stopped[:1]))
+    return signalled or None
 
 
 def _saved(save: Callable[[], None] | None, history: History) -> float:
