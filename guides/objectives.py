@@ -1,4 +1,4 @@
-"""What inference minimises: values `objective(model, guide, batch) → (loss, Terms)`, in nats per datum.
+"""What inference minimises: values `objective(model, guide, batch) → (loss, Terms)`, in nats, a mean over data.
 
 An objective may also have `before_step(step, steps, device)`, called on the host before each training step,
 `after_step()`, called after the optimiser's, `means()`, the tensors that the latter reads, which several processes

@@ -13,7 +13,7 @@ from ppl_models.batch import UsageError
 
 __all__ = [
     "Activation",
-    "ConvTranspose2d",
+    "GreyConvTranspose2d",
     "Norm",
     "activation_of",
     "dcgan_",
@@ -35,15 +35,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 Norm = Literal["none", "batch"]
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
+class GreyConvTranspose2d(nn.ConvTranspose2d):
     """torch's transposed convolution; where one channel comes out, on a CPU, as a product and a sum of patches.
 
     torch's own kernels fill their vectors with channels: for the last layer of networks for grey images they take
-    two to three times as long. Neither groups nor dilation.
+    longer, as `bench.py conv` shows, whose contender by hand has them.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if self.out_channels > 1 or x.is_cuda or output_size is not None:
+        plain = self.groups == 1 and self.dilation == (1, 1) and x.dim() == 4 and output_size is None
+        if self.out_channels > 1 or x.is_cuda or not plain:
             return super().forward(x, output_size)
         sides = [
             (side - 1) * self.stride[i] - 2 * self.padding[i] + self.kernel_size[i] + self.output_padding[i]

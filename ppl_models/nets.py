@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppl_models.batch import UsageError
 from ppl_models.layers import (
     Activation,
-    ConvTranspose2d,
+    GreyConvTranspose2d,
     Norm,
     activation_of,
     dense,
@@ -141,7 +141,7 @@ class ConvDecoder(nn.Module):
         self.body = nn.Sequential(
             nn.ConvTranspose2d(first, second, 5, stride=2, padding=2, output_padding=1),
             nn.ReLU(inplace=True),
-            ConvTranspose2d(second, self.shape[0], 5, stride=2, padding=2, output_padding=1),
+            GreyConvTranspose2d(second, self.shape[0], 5, stride=2, padding=2, output_padding=1),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ class DeepConvDecoder(nn.Module):
         for into, out in pairwise(self.channels):
             layers.append(nn.ConvTranspose2d(into, out, 4, stride=2, padding=1, bias=plain))
             layers += [*normalized(norm, out), activation_of(activation)]
-        layers.append(ConvTranspose2d(self.channels[-1], self.shape[0], 4, stride=2, padding=1))
+        layers.append(GreyConvTranspose2d(self.channels[-1], self.shape[0], 4, stride=2, padding=1))
         # A norm per channel has to see images; without one the activation comes before, as checkpoints have it.
         self.dense = nn.Sequential(*before, *(after if plain else []))
         self.body = nn.Sequential(*([] if plain else after), *layers)

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ppl_models import Batch, UsageError
 from ppl_models.adversarial import AdversarialLoss, gradient_penalty, r1_penalty
 from ppl_models.augmentation import augmented
+from ppl_models.average import Average
 from ppl_models.path_energy import normalised_path_energy
-from runners.average import Average
 from runners.loop import processes
 
 __all__ = ["AdversarialStep"]
@@ -30,7 +30,7 @@ class AdversarialStep:
 
     Images are in [0, 1] everywhere but here: the critic sees 2x - 1. Every update is one backward pass, which penalties
     pass twice, and none computes a gradient of the other network's weights. Of several processes each has its part of
-    the batches, and gradients are averaged; batch norm sees the part alone, for torch's SyncBatchNorm needs CUDA.
+    the batches, and gradients are averaged; batch norm sees the part alone, as torch's SyncBatchNorm has no CPU form.
 
     Args:
         generator: From latents to images.

@@ -9,6 +9,8 @@
 
 Contenders take turns, in an order that changes from round to round, so that what else the machine does hits them
 alike; a ratio is a contender's time over the toolkit's, the median over the rounds, beside the least and the largest.
+Others have torch's own layers and are eager; on a CPU the toolkit's last layer for grey images is its own, and on CUDA
+its steps are graphs, beside which "no graph" stands.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from runners.contenders import WORKLOADS, Contender, Setting, Workload
 from runners.contenders.costs import Floor, floor_of, peak_memory, rates_of, wait
 from runners.contenders.reach import reach
 from runners.devices import device_of, device_or_default
+from runners.loop.capture import WARM_UP
 from runners.loop.command import Parser, command, given_path, positive
 from runners.loop.random import forked
 
@@ -121,17 +124,17 @@ def _rounded(number: float) -> str:
 
 
 def measure(contenders: dict[str, Turn], *, rounds: int, budget: float, device: torch.device) -> dict[str, list[float]]:
-    """Seconds per unit, by contender and round: they take turns, forwards and backwards, after two that do not count.
+    """Seconds per unit, by contender and round: they take turns, forwards and backwards, after unmeasured ones.
 
     Args:
-        contenders: By name, functions that do n steps and return of how many units.
+        contenders: By name, functions that do their work n times and return for how many units.
         rounds: Turns each.
-        budget: Seconds of a turn, about; the second turn says how many steps that is.
+        budget: Seconds of a turn, about.
         device: Which device to wait for.
     """
     steps: dict[str, int] = {}
     for name, contender in contenders.items():
-        contender(1)  # what is compiled, checked or allocated at first
+        contender(WARM_UP + 1)  # what is compiled, checked, allocated or recorded at first
         steps[name] = max(round(budget / _seconds(contender, 1, device)[0]), 1)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds):
@@ -155,9 +158,14 @@ def timed(name: str, setting: Setting, *, rounds: int, budget: float, memory: bo
     for note in workload.notes:
         print(note, file=sys.stderr)
     used = {each: peak_memory(WORKLOADS[name], each, setting) for each in workload.contenders} if memory else {}
+    counted = workload.contenders[workload.counted]()
+    counted(1)
+    dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
+    # Before there is a graph, in which operations cannot be counted.
+    floor = floor_of(counted, rates_of(setting.device, dtype=dtype), size=workload.size)
+    del counted
     made: dict[str, Contender] = {each: make() for each, make in workload.contenders.items()}
     seconds = measure(made, rounds=rounds, budget=budget, device=setting.device)
-    floor = floor_of(made[workload.counted], rates_of(setting.device), size=workload.size)
     return Timing(workload.title, workload.unit, workload.size, seconds, used, floor)
 
 

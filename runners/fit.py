@@ -20,7 +20,7 @@ from guides.free import Rows
 from guides.objectives import ELBO, Objective
 from guides.refine import Refinement
 from guides.rules import Adam
-from guides.sites import Params, Program
+from guides.sites import Program
 from guides.terms import Terms
 from ppl_models import Batch, UsageError
 from runners import pictures, summary
@@ -49,11 +49,6 @@ def settled(images: Any) -> Any:
     What is measured of several guides, or in several ways, is then about the same data.
     """
     return images.drawn_once(seed=0) if getattr(images, "fresh", False) else images
-
-
-def _of(index: Tensor) -> Batch:
-    """Data of which nothing is asked but which they are."""
-    return Batch(None, None, index)
 
 
 def _check_shared(guide: Program, objective: Objective) -> None:
@@ -287,12 +282,12 @@ class Fit(Run):
     def unite(self) -> None:
         """As every run's; free rows are those of the process whose shard they are of, the only one that moves them."""
         owners = range(processes.count() if processes.count() > 1 and isinstance(self.guide, Rows) else 0)
-        shards = [processes.shard(self.data.train, owner=owner).index for owner in owners]
-        tables = [self._rows(index) for index in shards]
-        super().unite()
-        for owner, (index, (params, memory)) in enumerate(zip(shards, tables, strict=True)):
+        for owner in owners:
+            batch = Batch(None, None, processes.shard(self.data.train, owner=owner).index)
+            params, memory = self.guide.start(batch), self.guide.memory(batch)
             processes.broadcast([*params.values(), *memory.values()], source=owner)
-            self.guide.store(_of(index), params, memory)
+            self.guide.store(batch, params, memory)
+        super().unite()
 
     def _shared(self, images: Any, size: int, measure: Callable[..., Any], *, bar: str | None = None) -> Any:
         """Figures of images: of several processes each measures a share of their batches, and all get all figures."""
@@ -308,11 +303,6 @@ class Fit(Run):
                 mine = measure(batches, passed=first)
         found = [figures for figures in processes.gathered(mine) if figures is not None]
         return found[0] if len(found) == 1 else joined(found)
-
-    def _rows(self, index: Tensor) -> tuple[Params, Params]:
-        """A copy of these data's rows, and of what earlier visits left."""
-        params, memory = self.guide.start(_of(index)), self.guide.memory(_of(index))
-        return tuple({name: value.clone() for name, value in rows.items()} for rows in (params, memory))
 
     def _refinement(self, updates: int | None, *, rows: bool) -> dict[str, Any]:
         own = getattr(self.guide, "refinement", None)

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ppl_models import UsageError
+from ppl_models.average import Average
 from ppl_models.paths import variance_preserving
 from runners import figures, gan_summary
 from runners.adversarial_check import check_settings, rehearse
 from runners.adversarial_losses import LOSSES, loss_of
 from runners.adversarial_step import AdversarialStep
-from runners.average import Average
 from runners.data import DataSet, Images
 from runners.devices import device_or_default, placed
 from runners.loop import processes

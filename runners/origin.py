@@ -60,14 +60,14 @@ def as_written(options: Options, *, file: str, names: Sequence[str]) -> Options:
 
 
 def data_of(options: Options) -> DataSet:
-    """The data set that options name; of several processes rank 0 reads or draws it, for all.
+    """The data set that options name; of several processes rank 0 downloads or decodes it, for all.
 
     Raises:
         UsageError: There is none, or it lacks the labels that `--conditional` needs.
     """
     names = {"root": "data_root", "binarize": "binarize", "all_train": "all_train"}
     given = {name: options[option] for name, option in names.items()}
-    data = processes.from_first(lambda: sources.load(options["data"], **given))
+    data = processes.first_then_rest(lambda: sources.load(options["data"], **given))
     if options.get("conditional") and data.train.labels is None:
         raise UsageError(f"--conditional: {data.name} has no labels")
     return data

@@ -94,10 +94,12 @@ class Run:
         self.pieces, self.data, self.device, self.settings = dict(pieces), data, device, dict(settings)
         self.origin, self.progress, self.stopped, self.graph = dict(origin or {}), progress, None, graph
         self.folder = None if out is None else RunFolder(Path(out))
-        self.history = History(averaged=processes.averaged if processes.count() > 1 else None)
+        self.history = History(averaged=processes.mean_over_ranks if processes.count() > 1 else None)
         self._step, self._frozen = step, list(frozen)
         self._begun = self._rehearsed = self._remarked = False
-        seed, size = settings["seed"] + processes.rank(), settings["batch"] // processes.count()
+        # A stream for each rank that no other seed has.
+        seed = settings["seed"] * processes.count() + processes.rank()
+        size = settings["batch"] // processes.count()
         self._stream = processes.shard(data.train).batches(size, torch.Generator().manual_seed(seed))
         self._random = RandomState(seed, device)
         own = {"history": self.history, "stream": OfRank(self._stream), "random": OfRank(self._random)} | self.pieces
@@ -124,6 +126,7 @@ class Run:
         for piece in self.pieces.values():
             if isinstance(piece, nn.Module):
                 piece.train()  # Echo in eval mode, for one, makes its noise of an old bank
+        self.unite()  # ranks start from different random numbers
         optimizers = [part for part in self._parts.values() if isinstance(part, torch.optim.Optimizer)]
         with self._random.active(), evaluating(*self._frozen):
             try:
@@ -283,7 +286,7 @@ class Run:
         return self
 
     def unite(self) -> None:
-        """Give all processes what the first has of the networks, and of statistics that each gathers by itself."""
+        """Broadcast the first process's networks and running statistics."""
         modules = [part for part in self._parts.values() if isinstance(part, nn.Module)]
         # Of their states, not all of their buffers: what is not part of those may be there on one process alone.
         processes.broadcast(value for module in modules for value in module.state_dict().values())

@@ -1,6 +1,8 @@
 """Steps of adversarial training, S12 and S13: the toolkit and torch by hand."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +21,22 @@ BATCH, LATENTS, PENALTY = 64, 10, 10.0
 
 def gan(setting: Setting) -> Workload:
     """S12: one update of each."""
-    contenders = {"toolkit": partial(ours, setting), BY_HAND: partial(by_hand, setting)}
+    contenders = _contenders(setting)
     return Workload(f"GAN (S12), batch {BATCH}", "images", BATCH, contenders)
 
 
 def wgan_gp(setting: Setting, *, critic_steps: int = 5) -> Workload:
     """S13: five updates of the critic, with a gradient penalty, for one of the generator."""
-    how = {"critic_steps": critic_steps, "wasserstein": True}
-    contenders = {"toolkit": partial(ours, setting, **how), BY_HAND: partial(by_hand, setting, **how)}
+    contenders = _contenders(setting, critic_steps=critic_steps, wasserstein=True)
     title = f"WGAN-GP (S13), {critic_steps} + 1 updates, batch {BATCH}"
     return Workload(title, "images", critic_steps * BATCH, contenders)
+
+
+def _contenders(setting: Setting, **how: Any) -> dict[str, Callable[[], Contender]]:
+    contenders = {"toolkit": partial(ours, setting, **how), BY_HAND: partial(by_hand, setting, **how)}
+    if setting.device.type == "cuda":
+        contenders["toolkit, no graph"] = partial(ours, setting, graph=False, **how)
+    return contenders
 
 
 def _players(setting: Setting) -> nn.ModuleDict:
@@ -47,7 +55,7 @@ def _optimizers(players: nn.ModuleDict, *, wasserstein: bool) -> dict[str, torch
     }
 
 
-def ours(setting: Setting, *, critic_steps: int = 1, wasserstein: bool = False) -> Contender:
+def ours(setting: Setting, *, critic_steps: int = 1, wasserstein: bool = False, graph: bool | None = None) -> Contender:
     """The toolkit."""
     players = _players(setting)
     optimizers = _optimizers(players, wasserstein=wasserstein)
@@ -62,7 +70,9 @@ def ours(setting: Setting, *, critic_steps: int = 1, wasserstein: bool = False) 
     )
     stream = setting.images().batches(BATCH)
     units = critic_steps * BATCH
-    return toolkit(step, stream, players, units=units, loss="generator_loss", optimizers=list(optimizers.values()))
+    return toolkit(
+        step, stream, players, units=units, loss="generator_loss", optimizers=list(optimizers.values()), graph=graph
+    )
 
 
 def by_hand(setting: Setting, *, critic_steps: int = 1, wasserstein: bool = False) -> Contender:

@@ -1,4 +1,4 @@
-"""What a step has to cost: arithmetic and traffic over what the machine does of each; and its peak memory."""
+"""What a step should cost: arithmetic and traffic over what the machine does of each; and its peak memory."""
 
 import time
 from collections.abc import Callable
@@ -15,10 +15,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from runners.contenders.workload import Contender, Setting, Workload
+from runners.loop.capture import WARM_UP
 
 __all__ = ["Floor", "Rates", "floor_of", "peak_memory", "rates_of", "wait"]
 
 STATUS = Path("/proc/self/status")
+
+STEPS = WARM_UP + 2
+"""Steps whose memory is looked at: on CUDA some of them are replays of a graph."""
 
 
 class Rates(NamedTuple):
@@ -60,10 +64,13 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def rates_of(device: torch.device, *, size: int | None = None) -> Rates:
-    """Measure a machine in float32, the best of a few: a product of matrices of that size, a copy of 64 such."""
+def rates_of(device: torch.device, *, dtype: torch.dtype = torch.float32, size: int | None = None) -> Rates:
+    """Measure a machine, the best of a few: a product of matrices of that size, a copy of 64 such.
+
+    In float32 products are torch's by default, not in TF32, which cuDNN's convolutions may use.
+    """
     size = size or (1024 if device.type == "cpu" else 8192)
-    a, b = torch.randn(2, size, size, device=device)
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
     source = torch.empty(64, size, size, device=device).fill_(1.0)
     target = torch.empty_like(source)
 
@@ -113,7 +120,9 @@ def floor_of(contender: Contender, rates: Rates, *, size: int) -> Floor:
     return Floor(round(share * products.flops), round(share * (products.bytes + 7 * trained)), rates)
 
 
-def peak_memory(workload: Callable[[Setting], Workload], name: str, setting: Setting, *, steps: int = 3) -> int | None:
+def peak_memory(
+    workload: Callable[[Setting], Workload], name: str, setting: Setting, *, steps: int = STEPS
+) -> int | None:
     """Bytes that a contender needs, its resident data included, at most during some steps.
 
     On CUDA what torch has allocated; on a CPU what a process of its own grows by, that has imported torch and Pyro and

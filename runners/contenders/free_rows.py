@@ -54,9 +54,9 @@ def svi(setting: Setting) -> Workload:
     contenders = {
         "toolkit": partial(ours, setting),
         BY_HAND: partial(by_hand, setting),
-        "stock Pyro, dense table": partial(stock, setting),
+        "stock Pyro, unchecked, dense table": partial(stock, setting),
         "toolkit, carried": partial(ours, setting, carried=True),
-        "stock Pyro, carried": partial(stock, setting, carried=True),
+        "stock Pyro, unchecked, carried": partial(stock, setting, carried=True),
     }
     title = f"S1, {INNER} updates of rows and 1 of the decoder, batch {BATCH}, {setting.count:,} rows"
     return Workload(title, "images", BATCH, contenders)
@@ -70,7 +70,7 @@ def free_rows(setting: Setting, *, rows: int) -> Workload:
     }
     notes = [f"Pyro's dense table of {rows:,} rows is left out: one of {MOST:,} takes seconds a step already"]
     if rows <= MOST:
-        contenders["stock Pyro, dense table"], notes = partial(stock, setting, rows=rows), []
+        contenders["stock Pyro, unchecked, dense table"], notes = partial(stock, setting, rows=rows), []
     return Workload(f"S1 with {rows:,} rows, batch {BATCH}", "images", BATCH, contenders, tuple(notes))
 
 

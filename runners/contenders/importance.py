@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,7 +21,7 @@ def importance(setting: Setting, *, samples: int = 5000, images: int = 20) -> Wo
     """Evidence of images under a 784-500-500-40 VAE; a step is one of them."""
     contenders: dict[str, Callable[[], Contender]] = {
         "toolkit": partial(ours, setting, samples=samples, images=images),
-        "toolkit, bf16": partial(ours, setting, samples=samples, images=images, precision="bf16"),
+        "toolkit, bf16": partial(ours, replace(setting, precision="bf16"), samples=samples, images=images),
         "a loop over images": partial(loop, setting, samples=samples),
     }
     return Workload(f"log p(x) by {samples:,} importance samples, 784-500-500-40", "images", 1, contenders)
@@ -33,7 +34,7 @@ def _pair(setting: Setting) -> nn.ModuleDict:
     return nn.ModuleDict({"model": model, "guide": guide}).to(setting.device)
 
 
-def ours(setting: Setting, *, samples: int, images: int, precision: str | None = None) -> Contender:
+def ours(setting: Setting, *, samples: int, images: int) -> Contender:
     """The toolkit, so many images at a time."""
     pair = _pair(setting)
     x = setting.images().pixels[:images] / 255
@@ -41,7 +42,7 @@ def ours(setting: Setting, *, samples: int, images: int, precision: str | None =
     posterior = partial(posterior_for, pair["model"], pair["guide"])
 
     def step() -> Tensor:
-        with setting.autocast(precision):
+        with setting.autocast():
             evidence = importance_sample(pair["model"], posterior, [batch], samples=samples)
         return -evidence.log_evidence.mean()
 

@@ -78,4 +78,4 @@ def numpyro_vae(
         held[0], losses = epoch(held[0], key)
         return torch.tensor(float(losses[-1]) / batch)  # reading it waits for the epoch
 
-    return Contender(step, block * batch, block=block)
+    return Contender(step, block * batch)

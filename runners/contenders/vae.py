@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -45,8 +46,8 @@ def conv(setting: Setting, *, batch: int = 64) -> Workload:
     """The convolutional pair of S2."""
     contenders = _contenders(setting, _conv, batch=batch, betas=BETAS["conv"])
     if setting.precision == "float32":
-        half = partial(ours, setting, _conv, batch=batch, betas=BETAS["conv"], precision="bf16")
-        contenders["toolkit, bf16"] = half
+        half = replace(setting, precision="bf16")
+        contenders["toolkit, bf16"] = partial(ours, half, _conv, batch=batch, betas=BETAS["conv"])
     return Workload(f"VAE, convolutional pair (S2), batch {batch}", "images", batch, contenders)
 
 
@@ -80,12 +81,15 @@ def iwae(setting: Setting, *, particles: int = 50, batch: int = 100) -> Workload
 
 
 def _contenders(setting: Setting, pair: Pair, **how: Any) -> dict[str, Callable[[], Contender]]:
-    return {
+    contenders = {
         "toolkit": partial(ours, setting, pair, **how),
         BY_HAND: partial(by_hand, setting, pair, **how),
         "stock Pyro": partial(stock, setting, pair, validate=True, **how),
         "stock Pyro, unchecked": partial(stock, setting, pair, **how),
     }
+    if setting.device.type == "cuda":
+        contenders["toolkit, no graph"] = partial(ours, setting, pair, graph=False, **how)
+    return contenders
 
 
 def _conv() -> nn.ModuleDict:
@@ -105,7 +109,7 @@ def ours(
     batch: int,
     betas: tuple[float, float],
     objective: Objective | None = None,
-    precision: str | None = None,
+    graph: bool | None = None,
 ) -> Contender:
     """The toolkit."""
     with setting.seeded():
@@ -116,10 +120,11 @@ def ours(
         nets["guide"],
         objective or ELBO(),
         optimizer,
-        autocast=partial(setting.autocast, precision),
+        autocast=setting.autocast,
         device=setting.device,
     )
-    return toolkit(step, setting.images().batches(batch), nets, units=batch, optimizers=[optimizer])
+    stream = setting.images().batches(batch)
+    return toolkit(step, stream, nets, units=batch, optimizers=[optimizer], graph=graph)
 
 
 def by_hand(

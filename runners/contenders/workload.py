@@ -11,7 +11,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_models.layers import ConvTranspose2d
+from ppl_models.layers import GreyConvTranspose2d
 from runners.data import Images
 from runners.loop.capture import graphed
 from runners.loop.history import History
@@ -23,7 +23,7 @@ __all__ = ["BY_HAND", "Contender", "Setting", "Workload", "installed", "own_stor
 BY_HAND = "torch by hand"
 
 STEPS = 10_000
-"""Steps of the run that is made believe, for schedules."""
+"""N of schedules."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Setting:
             pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device) * bright
         return Images(pixels, None, torch.arange(self.count, device=self.device))
 
-    def autocast(self, precision: str | None = None) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """The context that networks run in."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=(precision or self.precision) == "bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def seeded(self) -> AbstractContextManager[None]:
         """Every contender's networks start from the same seed."""
@@ -65,28 +65,25 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contender:
-    """One way of doing the steps of a workload; calling it with n does n steps and returns of how many units.
+    """One way of doing the steps of a workload; calling it with n does it n times and returns for how many units.
 
     Attributes:
-        step: Does one step, or a block of them, and returns the last loss.
+        step: Does one step, or, where these are compiled together, an epoch, and returns the last loss.
         units: Images or characters of that.
         modules: What it trains, where that is torch's.
-        block: How many steps that is.
         around: Makes the context of a turn.
     """
 
     step: Callable[[], Any]
     units: int
     modules: nn.Module | None = None
-    block: int = 1
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
 
-    def __call__(self, steps: int) -> int:
-        blocks = -(-steps // self.block)
+    def __call__(self, times: int) -> int:
         with self.around():
-            for _ in range(blocks):
+            for _ in range(times):
                 self.step()
-        return blocks * self.units
+        return times * self.units
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def toolkit(
     optimizers: Sequence[torch.optim.Optimizer],
     graph: bool | None = None,
 ) -> Contender:
-    """The toolkit's own step on its own stream, as its training loop has them, on CUDA as a graph where it can be."""
+    """The toolkit's own step on its own stream, without the loop's bar and rows; on CUDA as a graph where it can be."""
     history, device = History(), next(modules.parameters()).device
     step = graphed(step, device, optimizers=optimizers, pieces=dict(modules.named_children()), graph=graph)
 
@@ -139,7 +136,7 @@ def toolkit(
 def plain(networks: nn.Module) -> nn.Module:
     """The same networks of torch's own layers, as a user would have them."""
     for layer in networks.modules():
-        if isinstance(layer, ConvTranspose2d):
+        if isinstance(layer, GreyConvTranspose2d):
             layer.__class__ = nn.ConvTranspose2d
     return networks
 

@@ -25,7 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TENTH = 10
 
 RESIDENT = 0.5
-"""The share of the machine's memory that pixels may take; those of larger folders stay in a file."""
+"""The share of the machine's memory, not of a GPU's, that pixels may take; those of larger folders stay in a file."""
 
 
 def image_folder(
@@ -70,7 +70,7 @@ def image_folder(
     files, count = [files[i] for i in index.tolist()], int((~tested).sum())
     name = path.resolve().name
     if resident is None:
-        resident = len(files) * 3 * size * size <= RESIDENT * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resident = len(files) * 3 * size * size <= RESIDENT * _memory()
     if resident:
         pixels = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
         for row, image in enumerate(_decoded(files, size)):
@@ -83,6 +83,13 @@ def image_folder(
     images = Images(pixels, None, index, streamed=not resident)
     train, test = images.part(0, count), images.part(count, len(files))
     return binarized(DataSet(name, train, None, test), binarize, seed=seed)
+
+
+def _memory() -> float:
+    """Bytes of memory that the machine has, where it says so."""
+    if not hasattr(os, "sysconf"):
+        return float("inf")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _decoded(files: Sequence[Path], size: int) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ __all__ = ["Images"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
-    """Images kept as bytes where they are used; a batch is a gather there, and no step waits for the host.
+    """Images kept as bytes; a batch is a gather there, and no step waits for the host, unless they are streamed.
 
     Attributes:
         pixels: uint8 `(N, C, H, W)`.
@@ -71,8 +71,7 @@ class Images:
 
     def to(self, device: torch.device | str) -> "Images":
         """Return these images on `device`."""
-        moved = self._each(lambda tensor: tensor.to(device))
-        return replace(moved, pixels=self.pixels) if self.streamed else moved
+        return self._each(lambda tensor: tensor if self.streamed and tensor is self.pixels else tensor.to(device))
 
     def part(self, start: int, stop: int) -> "Images":
         """Return the images from row `start` up to, not including, row `stop`; they share memory with these."""

@@ -6,30 +6,24 @@ may wait for the device; a step of which that is not so is done as ever, and one
 """
 
 import sys
-import warnings
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 from tqdm import tqdm
 
 from ppl_models import Batch, UsageError
+from runners.loop import processes
 from runners.loop.errors import first_line
 from runners.loop.train import Step
+from runners.loop.watch import Scalars, Work, held, numbers, watched
 
-__all__ = ["Captured", "CudaGraph", "Graph", "graphed", "make_capturable", "watched"]
+__all__ = ["Captured", "CudaGraph", "Graph", "graphed", "make_capturable"]
 
 WARM_UP = 3
-"""Steps before one is recorded: of the first two some validate and make what later ones find."""
-
-Scalars = dict[str, Tensor]
-Work = Callable[[], Scalars]
+"""Steps before one is recorded: the first validates, the second may still allocate, the third is looked at."""
 
 
 class Graph(Protocol):
@@ -55,8 +49,8 @@ class Captured:
         step: The step. Its work is in `__call__`; `before` runs on the host each time.
         graph: What records it.
         pieces: What the step trains, whose Python numbers must stay as they are.
-        refuse: Told why the step is not to be recorded after all; it is then done as it is, like any step on batches of
-            another shape than those that were recorded.
+        refuse: Called with the reason where the step is not to be recorded after all; it then stays eager. A batch of
+            another shape than those that were recorded is done eagerly as well.
     """
 
     def __init__(
@@ -69,27 +63,33 @@ class Captured:
     ) -> None:
         self.step, self.graph, self.pieces, self.refuse = step, graph, dict(pieces), refuse
         self.batches = step.batches
+        self._filled = {name: piece for name, piece in self.pieces.items() if hasattr(piece, "before_step")}
         self._warm_ups = 0
         self._numbers: dict[str, Any] = {}
-        self._held: list[Batch] = []
+        self._static: list[Batch] = []
         self._scalars: Scalars = {}
         self._refused = False
 
     def before(self, step: int, steps: int) -> None:
-        """What the step does on the host."""
+        """What the step does on the host, which may fill tensors in place but not put others in their place."""
+        was = held(self._filled)
         self.step.before(step, steps)
+        now = held(self._filled)
+        changed = next((name for name in now if now[name] != was.get(name)), None)
+        if changed and self._warm_ups and not self._refused:  # what is made before the first step stays
+            self._refuse(f"before_step replaces {changed}, expected a tensor filled in place")
 
     def __call__(self, *batches: Batch) -> Scalars:
         if self._refused:
             return self.step(*batches)
         if self._warm_ups < WARM_UP:
             return self._warm_up(*batches)
-        if not self._held:
+        if not self._static:
             self._capture(*batches)
-        elif not all(map(_alike, self._held, batches)):
+        elif not all(map(_alike, self._static, batches)):
             return self.step(*batches)  # copying would broadcast it
-        for held, batch in zip(self._held, batches, strict=True):
-            for into, value in zip(held, batch, strict=True):
+        for static, batch in zip(self._static, batches, strict=True):
+            for into, value in zip(static, batch, strict=True):
                 if isinstance(into, Tensor):
                     into.copy_(value)
         self.graph.replay()
@@ -97,20 +97,23 @@ class Captured:
 
     def _warm_up(self, *batches: Batch) -> Scalars:
         self._warm_ups += 1
-        before, self._numbers = self._numbers, _numbers(self.pieces)
+        before, self._numbers = self._numbers, numbers(self.pieces)
         scalars, reason = self.graph.warm_up(partial(self.step, *batches))
         if self._warm_ups == WARM_UP:
             changed = next((name for name, number in before.items() if self._numbers.get(name) != number), None)
             if reason is None and changed:
                 reason = f"{changed}, a Python number, changes from step to step, expected a tensor filled in place"
             if reason is not None:
-                self._refused = True
-                self.refuse(reason)
+                self._refuse(reason)
         return scalars
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = True
+        self.refuse(reason)
 
     def _capture(self, *batches: Batch) -> None:
         # Clones keep strides, on which it depends which kernels are chosen.
-        self._held = [Batch(*(item.clone() if isinstance(item, Tensor) else item for item in b)) for b in batches]
+        self._static = [Batch(*(item.clone() if isinstance(item, Tensor) else item for item in b)) for b in batches]
         try:
             self._scalars = self.graph.capture(self._work)
         except RuntimeError as error:
@@ -122,7 +125,7 @@ class Captured:
 
     def _work(self) -> Scalars:
         # Detached, or the loss would keep the whole step's autograd graph.
-        return {name: value.detach() for name, value in self.step(*self._held).items()}
+        return {name: value.detach() for name, value in self.step(*self._static).items()}
 
 
 class CudaGraph:
@@ -214,94 +217,21 @@ def make_capturable(optimizer: torch.optim.Optimizer, *, on: bool = True) -> Non
             state.update({k: value.to(parameter.device) for k, value in state.items() if isinstance(value, Tensor)})
 
 
-def watched(work: Work, *, device: torch.device) -> tuple[Scalars, str | None]:
-    """Do work; returns what it returns, and what a graph on that CUDA device cannot hold of what it did, if anything.
-
-    That is: to wait for the device, to draw random numbers on the host, or to read memory and then give it up for
-    other memory that the next step would read, as `self.mean = 0.9 * self.mean + x` does.
-    """
-    state, reads, mode = torch.get_rng_state(), _Reads(device), torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with reads:
-                found = work()
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
-    waits = [warning for warning in caught if "called a synchronizing CUDA operation" in str(warning.message)]
-    for warning in caught:
-        # Of the mode itself torch warns as well, that it does not see everything.
-        if warning not in waits and "Synchronization debug mode" not in str(warning.message):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    if waits:
-        return found, f"the host waits for the device at {Path(waits[0].filename).name}:{waits[0].lineno}"
-    if not torch.equal(state, torch.get_rng_state()):
-        return found, "random numbers are drawn on the host"
-    if reads.given_up():
-        return found, f"a tensor is read ({reads.given_up()}) and then replaced, expected an update in place"
-    return found, None
-
-
-class _Reads(TorchDispatchMode):
-    """Which memory of a device operations read that they have not made themselves."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device = device
-        self._made: set[int] = set()
-        self._read: dict[int, tuple[weakref.ref[torch.UntypedStorage], str]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        for storage in self._storages((args, kwargs)):
-            if func is torch.ops.aten.lift_fresh.default:  # how a tensor of Python numbers first shows itself
-                self._made.add(storage._cdata)
-            elif storage._cdata not in self._made:
-                self._read.setdefault(storage._cdata, (weakref.ref(storage), func.__name__))
-        found = func(*args, **kwargs)
-        self._made.update(s._cdata for s in self._storages(found) if s._cdata not in self._read)
-        return found
-
-    def given_up(self) -> str | None:
-        """The operation that read memory that is no more, if one did."""
-        return next((name for storage, name in self._read.values() if storage() is None), None)
-
-    def _storages(self, values: Any) -> Iterator[torch.UntypedStorage]:
-        for value in tree_leaves(values):
-            if isinstance(value, Tensor) and value.device == self.device:
-                yield value.untyped_storage()
-
-
 def _unfit(optimizers: Sequence[torch.optim.Optimizer]) -> str | None:
     """Why nothing can be recorded, as far as that is known before the first step."""
-    processes = torch.distributed
-    if processes.is_available() and processes.is_initialized() and processes.get_world_size() > 1:
+    if processes.count() > 1:
         return "there are several processes"
     for optimizer in optimizers:
-        # SGD counts nothing.
-        counts = any("capturable" not in group for group in optimizer.param_groups)
-        if counts and not isinstance(optimizer, torch.optim.SGD):
+        lacks = any("capturable" not in group for group in optimizer.param_groups)
+        if lacks and not isinstance(optimizer, torch.optim.SGD):  # which has no count of steps to keep on the host
             return f"{type(optimizer).__name__} has no option capturable, expected an optimiser that has, or SGD"
     return None
 
 
-def _alike(held: Batch, batch: Batch) -> bool:
+def _alike(static: Batch, batch: Batch) -> bool:
     """Whether a batch fits where another one is."""
     forms = [
         [(item.shape, item.dtype) if isinstance(item, Tensor) else type(item) for item in each]
-        for each in (held, batch)
+        for each in (static, batch)
     ]
     return forms[0] == forms[1]
-
-
-def _numbers(pieces: Mapping[str, Any]) -> dict[str, Any]:
-    """The Python numbers among the attributes of pieces and their modules, by name."""
-    found = {}
-    for role, piece in pieces.items():
-        for name, module in piece.named_modules(prefix=role) if isinstance(piece, nn.Module) else [(role, piece)]:
-            numbers = {k: v for k, v in getattr(module, "__dict__", {}).items() if isinstance(v, (bool, int, float))}
-            found |= {f"{name}.{attribute}": number for attribute, number in numbers.items()}
-    return found

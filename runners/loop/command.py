@@ -237,7 +237,7 @@ def command(
         main_thread = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGTERM, functools.partial(_terminated, resumes=resumes)) if main_thread else None
         try:
-            with processes.joined():
+            with processes.together():
                 if processes.count() > 1 and not shared:
                     raise UsageError(f"runs in one process, found {processes.count()}: start it without torchrun")
                 return main(argv)

@@ -3,9 +3,11 @@
     torchrun --nproc-per-node 2 runners/svi.py --guide amortized
 
 Each process (rank r of W) draws 1/W of every batch from its own shard of the training data, with noise of its own, and
-gradients are averaged before each update, so that W processes make the steps of one with whole batches. Not by
-`DistributedDataParallel`, which averages what passes through the one module that it wraps, by hooks of `backward`: here
-Pyro's handlers call a model and a guide one by one, and penalties and refinement ask `torch.autograd.grad`.
+gradients are averaged before each update: where losses are means over data, W processes make the steps of one with
+whole batches. What looks at a whole batch at once sees a part of it: batch norm, Echo's chains, the paths whose energy
+is part of a loss. Not by `DistributedDataParallel`, which averages what passes through the one module that it wraps, by
+hooks of `backward`: here Pyro's handlers call a model and a guide one by one, and penalties and refinement ask
+`torch.autograd.grad`.
 
 Tensors travel by NCCL where they are on a GPU, all else by gloo. What one process decides, to stop or to save, all do
 at the same step; rank 0 alone prints and writes.
@@ -31,13 +33,14 @@ __all__ = [
     "agreed",
     "average",
     "average_gradients",
-    "averaged",
+    "mean_over_ranks",
     "broadcast",
     "count",
     "first_alone",
+    "first_then_rest",
     "from_first",
     "gathered",
-    "joined",
+    "together",
     "rank",
     "share",
     "shard",
@@ -59,7 +62,7 @@ class SaidElsewhere(UsageError):
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Take part, for a while, in what torchrun's environment describes; ranks other than 0 print nothing meanwhile.
 
     Where one process fails all do, by an exception that the first of them keeps.
@@ -124,8 +127,8 @@ def broadcast(tensors: Iterable[Tensor], *, source: int = 0) -> None:
         _as_one(tensors, lambda flat: dist.broadcast(flat.view(torch.uint8), source))
 
 
-def averaged(values: Tensor) -> Tensor:
-    """The mean over the processes, the same to the last bit however many values are averaged at a time."""
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean over the processes, by sums in one order: the same bits however many values are averaged at a time."""
     if count() == 1:
         return values
     found = [torch.empty_like(values) for _ in range(count())]
@@ -160,6 +163,16 @@ def from_first(ask: Callable[[], T]) -> T:
     found = [ask() if rank() == 0 else None]
     dist.broadcast_object_list(found, src=0)
     return found[0]
+
+
+def first_then_rest(ask: Callable[[], T]) -> T:
+    """What a function returns, called on rank 0 first, so that the others find what it has downloaded or decoded."""
+    if rank() > 0:
+        dist.barrier()
+    found = ask()
+    if count() > 1 and rank() == 0:
+        dist.barrier()
+    return found
 
 
 def first_alone(method: Callable[P, None]) -> Callable[P, None]:

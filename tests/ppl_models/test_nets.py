@@ -18,7 +18,7 @@ from ppl_models import (
     dcgan_,
     glorot_,
 )
-from ppl_models.layers import ConvTranspose2d, join_labels, one_hot
+from ppl_models.layers import GreyConvTranspose2d, join_labels, one_hot
 from runners.blueprint import describe, rebuild
 
 ENCODERS = {
@@ -81,7 +81,7 @@ def test_dense_outputs_become_images_with_channels_last(decoder: nn.Module) -> N
 )
 def test_one_channel_comes_out_as_of_torch_with_both_gradients(kernel: int, settings: dict, bias: bool) -> None:
     torch.manual_seed(0)
-    ours = ConvTranspose2d(6, 1, kernel, stride=2, bias=bias, **settings).double()
+    ours = GreyConvTranspose2d(6, 1, kernel, stride=2, bias=bias, **settings).double()
     theirs = nn.ConvTranspose2d(6, 1, kernel, stride=2, bias=bias, **settings).double()
     theirs.load_state_dict(ours.state_dict())
     for x in (torch.randn(3, 6, 5, 4, dtype=torch.float64), torch.randn(0, 6, 5, 4, dtype=torch.float64)):
@@ -97,7 +97,7 @@ def test_one_channel_comes_out_as_of_torch_with_both_gradients(kernel: int, sett
 
 def test_one_channel_is_summed_in_full_precision_under_autocast() -> None:
     torch.manual_seed(0)
-    layer, x = ConvTranspose2d(32, 1, 5, stride=2, padding=2, output_padding=1), torch.randn(4, 32, 7, 7)
+    layer, x = GreyConvTranspose2d(32, 1, 5, stride=2, padding=2, output_padding=1), torch.randn(4, 32, 7, 7)
     exact = layer.double()(x.double()).detach()
     layer.float()
     with torch.autocast("cpu", torch.bfloat16):
@@ -262,7 +262,7 @@ def test_batch_norm_goes_where_dcgan_has_it() -> None:
     normed = ["BatchNorm2d", "LeakyReLU"]
     assert kinds(encoder.body) == ["Conv2d", "LeakyReLU", *["Conv2d", *normed] * 3, "Flatten"]
     assert kinds(decoder.dense) == ["Linear", "LeakyReLU"] * 2 + ["Linear"]
-    assert kinds(decoder.body) == [*normed, *["ConvTranspose2d", *normed] * 3, "ConvTranspose2d"]
+    assert kinds(decoder.body) == [*normed, *["ConvTranspose2d", *normed] * 3, "GreyConvTranspose2d"]
     for net in (encoder, decoder):
         layers = [layer for layer in net.modules() if not list(layer.children())]
         assert all(layer.negative_slope == 0.2 for layer in layers if isinstance(layer, nn.LeakyReLU))

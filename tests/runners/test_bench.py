@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "QUICK", {"budget": 0.0, "rounds": 1, "target": -1e4, "count": 200})
-    monkeypatch.setattr(bench, "rates_of", lambda device: Rates(1e9, 1e9))
+    monkeypatch.setattr(bench, "rates_of", lambda device, dtype: Rates(1e9, 1e9))
 
 
 def test_turns_are_taken_forwards_and_backwards_and_ratios_are_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_turns_are_taken_forwards_and_backwards_and_ratios_are_of_one_round(monk
         "theirs": partial(contender, name="theirs", seconds=3.0, units=5),
     }
     seconds = measure(made, rounds=3, budget=12.0, device=CPU)
-    assert turns[:4] == [("ours", 1), ("ours", 1), ("theirs", 1), ("theirs", 1)]
+    assert turns[:4] == [("ours", 4), ("ours", 1), ("theirs", 4), ("theirs", 1)]
     assert (
         turns[4:] == [(name, {"ours": 12, "theirs": 4}[name]) for name in ("ours", "theirs", "theirs", "ours") * 2][:6]
     )

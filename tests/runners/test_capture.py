@@ -27,13 +27,14 @@ from guides import (
     Refinement,
 )
 from ppl_models import Batch, Critic, DeepConvDecoder, DeepConvEncoder, Generator, MLPDecoder, MLPEncoder, UsageError
+from ppl_models.average import Average
 from runners import gan, run, svi
-from runners.average import Average
 from runners.fit import ADAM, Fit
 from runners.gan_fit import CRITIC, GENERATOR, GanFit
-from runners.loop.capture import Captured, graphed, make_capturable, watched
+from runners.loop.capture import Captured, graphed, make_capturable
 from runners.loop.history import History
 from runners.loop.train import train
+from runners.loop.watch import watched
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -418,6 +419,32 @@ def test_python_numbers_that_change_are_refused() -> None:
     assert len(step.seen) == 5
 
 
+@pytest.mark.parametrize("value", [torch.tensor, float])
+@pytest.mark.parametrize("since", [2, 5])
+def test_what_before_step_replaces_is_refused_and_never_replayed(value: Callable[[float], Any], since: int) -> None:
+    class Weighing:
+        weight: Any = value(0.0)
+
+        def before_step(self, step: int) -> None:
+            if step >= since:
+                self.weight = value(float(step))
+
+    class Weighed(Stub):
+        def before(self, step: int, steps: int) -> None:
+            objective.before_step(step)
+
+        def __call__(self, *batches: Batch) -> Any:
+            return super().__call__(*batches) | {"weight": batches[0].x.new_zeros(()) + objective.weight}
+
+    objective, refused, weights = Weighing(), [], []
+    captured = Captured(Weighed(), Recording(), pieces={"objective": objective}, refuse=refused.append)
+    for n in range(8):
+        captured.before(n, 8)
+        weights.append(float(captured(_batch(1.0), _batch(1.0))["weight"]))
+    assert weights == [float(n) if n >= since else 0.0 for n in range(8)]
+    assert refused == ["before_step replaces objective.weight, expected a tensor filled in place"]
+
+
 def test_a_capture_that_fails_says_why_in_one_line() -> None:
     class Failing(Recording):
         def capture(self, work: Callable[[], Any]) -> Any:
@@ -471,8 +498,7 @@ def test_refusal_is_a_line_or_an_error_where_graphs_were_asked_for(
         optimizer, said = torch.optim.Adagrad(_parameters()), "Adagrad has no option capturable"
     elif reason == "processes":
         said = "there are several processes"
-        for name, value in {"is_available": True, "is_initialized": True, "get_world_size": 2}.items():
-            monkeypatch.setattr(torch.distributed, name, lambda value=value: value, raising=False)
+        monkeypatch.setattr("runners.loop.processes.count", lambda: 2)
     else:
         made, said = partial(Unfit, 3), "it is unfit"
 

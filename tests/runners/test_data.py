@@ -521,6 +521,9 @@ def test_a_folder_larger_than_memory_is_decoded_once_and_gives_the_same_batches(
     (decoded,) = (root / "decoded").iterdir()
     assert f"{decoded}: decoding 20 images, once" in capsys.readouterr().err
     assert [split.streamed for split in (resident.train, streamed.train, streamed.test)] == [False, True, True]
+    elsewhere = streamed.train.to("meta")
+    assert elsewhere.index.is_meta
+    assert elsewhere.pixels.data_ptr() == streamed.train.pixels.data_ptr()
     assert streamed.train.fingerprint() == resident.train.fingerprint()
     pairs = zip(resident.train.batches(5), streamed.train.batches(5), range(8), strict=False)
     assert all(torch.equal(ours.x, theirs.x) and torch.equal(ours.index, theirs.index) for ours, theirs, _ in pairs)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from guides import ELBO, Amortized, Constrained, Echo, Free, Refinement
+from guides import ELBO, IWAE, SGD, Amortized, Constrained, Echo, Free, Refinement, SemiAmortized
 from ppl_models import Batch, Critic, Generator, MLPDecoder, MLPEncoder, UsageError
 from runners import svi, text
 from runners.data import DataSet, Images
@@ -28,7 +28,7 @@ from runners.loop.command import command
 from runners.run import Run
 
 W, BATCH, STEPS = 2, 10, 7
-KINDS = ("amortized", "free", "joint", "constrained", "clipped", "wgan-gp")
+KINDS = ("amortized", "free", "joint", "constrained", "clipped", "iwae", "semi-amortized", "wgan-gp", "r1")
 
 
 class Exact(Images):
@@ -97,9 +97,10 @@ def made(kind: str, *, out: Path | None = None, steps: int = STEPS) -> Run:
     """A small fit in float64; each process starts from a seed of its own but the first one's networks."""
     torch.manual_seed(processes.rank())
     settings = {"steps": steps, "batch": BATCH, "every": 3, "out": out, "device": "cpu", "progress": False}
-    if kind == "wgan-gp":
+    if kind in ("wgan-gp", "r1"):
         nets = Generator(MLPDecoder(latents=3, shape=(1, 8, 8), hidden=(16,))), Critic(MLPEncoder(shape=(1, 8, 8)))
-        return GanFit(*(net.double() for net in nets), data(), "wasserstein", penalty=10.0, critic_steps=2, **settings)
+        loss, how = ("wasserstein", {"penalty": 10.0, "critic_steps": 2}) if kind == "wgan-gp" else ("gan", {"r1": 1.0})
+        return GanFit(*(net.double() for net in nets), data(), loss, average=0.9, **how, **settings)
     model, guide, objective = small.model(latents=3), small.amortized(latents=3), ELBO()
     if kind == "free":
         guide = small.free(data(), latents=3)
@@ -107,6 +108,11 @@ def made(kind: str, *, out: Path | None = None, steps: int = STEPS) -> Run:
         guide = small.free(data(), latents=3, refinement=Refinement(steps=1, decay=0.0, joint=True))
     elif kind == "constrained":
         objective = Constrained(-30.0, rule="moving_average", lr=1e-2).double()
+    elif kind == "iwae":
+        objective = IWAE(4)
+    elif kind == "semi-amortized":
+        refinement = Refinement(steps=2, rule=SGD(lr=0.01, momentum=0.5), keep_moments=False, decay=0.0)
+        guide = SemiAmortized(encoder=MLPEncoder(shape=(1, 8, 8)), latents=3, refinement=refinement)
     elif kind == "clipped":
         settings["clip"] = 1.0
     return Fit(model.double(), guide.double(), data(), objective, **settings)
@@ -257,5 +263,5 @@ def _in_rank(rank: int, port: int, function: Callable[..., Any], args: tuple[Any
     torch.set_num_threads(1)
     if not joined:  # a command does that by itself
         return function(*args)
-    with processes.joined():
+    with processes.together():
         return function(*args)

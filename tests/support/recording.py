@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from runners.loop.capture import Scalars, Work
+from runners.loop.watch import Scalars, Work
 
 
 class Recording:

@@ -12,8 +12,8 @@ __all__ = ["Average"]
 class Average(nn.Module):
     r"""An exponential average of a module's parameters and buffers, :math:`a \leftarrow d\, a + (1 - d)\, w`.
 
-    It starts as what the module is at the first update. The numbers and the state are those of torch's
-    `AveragedModel`, which reads its count of updates on the host.
+    It starts as what the module is at the first update; buffers of integers, such as counts, are rounded down. The
+    numbers and the state are those of torch's `AveragedModel`, which reads its count of updates on the host.
 
     Args:
         module: Whose average it is.
