@@ -32,6 +32,9 @@ class Rows(Protocol):
     def memory(self, batch: Batch) -> Params:
         """What earlier visits to these rows left: visits and moments."""
 
+    def rows(self, batch: Batch) -> Params:
+        """All that is kept of a batch, which `store` puts back."""
+
     def store(self, batch: Batch, params: Params, memory: Params) -> None:
         """Put refined rows and their memory back."""
 
@@ -133,6 +136,10 @@ class Free(nn.Module):
         if not self.warm:
             return {}
         return self._gather(batch, [name for name in self.tables if name not in self.params])
+
+    def rows(self, batch: Batch) -> Params:
+        """All that is kept of a batch: parameters, visits and moments."""
+        return self._gather(batch, self.tables)
 
     def store(self, batch: Batch, params: Params, memory: Params) -> None:
         """Put refined rows and their memory back."""

@@ -35,6 +35,7 @@ from runners.contenders import WORKLOADS, Contender, Setting, Workload
 from runners.contenders.costs import Floor, floor_of, peak_memory, rates_of, wait
 from runners.contenders.reach import reach
 from runners.devices import device_of, device_or_default
+from runners.loop.atomic import write_atomically
 from runners.loop.capture import WARM_UP
 from runners.loop.command import Parser, command, given_path, positive
 from runners.loop.random import forked
@@ -237,8 +238,11 @@ def main(argv: Sequence[str] | None = None) -> list[Timing]:
     """Run the command; returns the timings."""
     options = _parser().parse_args(argv)
     out: Path | None = options.out
-    if out is not None and (out.suffix not in (".md", ".csv") or not out.parent.is_dir()):
-        raise UsageError(f"--out: found {out}, expected a file .md or .csv in a folder that there is")
+    if out and (out.suffix not in (".md", ".csv") or out.is_dir() or not os.access(out.parent, os.W_OK)):
+        raise UsageError(f"--out: found {out}, expected a file .md or .csv in a folder that can be written to")
+    cores = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))
+    if options.threads and options.threads > cores:
+        raise UsageError(f"--threads: found {options.threads}, expected 1 to {cores}, the cores that there are")
     device = device_or_default(device_of(options.device))
     quick = QUICK if options.quick else {}
     setting = Setting(device, options.precision, count=quick.get("count", Setting.count))
@@ -256,7 +260,8 @@ def main(argv: Sequence[str] | None = None) -> list[Timing]:
                 timings.append(timed(name, setting, **how))
             print(timings[-1], flush=True)
             if out is not None:
-                out.write_text(table(timings, machine, markdown=out.suffix == ".md"))
+                text = table(timings, machine, markdown=out.suffix == ".md")
+                write_atomically(out, lambda file, text=text: file.write(text.encode()))
     return timings
 
 

@@ -284,9 +284,9 @@ class Fit(Run):
         owners = range(processes.count() if processes.count() > 1 and isinstance(self.guide, Rows) else 0)
         for owner in owners:
             batch = Batch(None, None, processes.shard(self.data.train, owner=owner).index)
-            params, memory = self.guide.start(batch), self.guide.memory(batch)
-            processes.broadcast([*params.values(), *memory.values()], source=owner)
-            self.guide.store(batch, params, memory)
+            rows = self.guide.rows(batch)
+            processes.broadcast(rows.values(), source=owner)
+            self.guide.store(batch, rows, {})
         super().unite()
 
     def _shared(self, images: Any, size: int, measure: Callable[..., Any], *, bar: str | None = None) -> Any:

@@ -145,11 +145,14 @@ def _allocated(make: Callable[[], Contender], device: torch.device, *, steps: in
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _grown(workload: Callable[[Setting], Workload], name: str, setting: Setting, steps: int) -> int:
+def _grown(workload: Callable[[Setting], Workload], name: str, setting: Setting, steps: int) -> int | None:
     made = workload(setting)
     before = _resident("VmRSS")
     contender = made.contenders[name]()
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak: making the data is no part of it
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak: making the data is no part of it
+    except OSError:
+        return None
     contender(steps)
     return _resident("VmHWM") - before
 

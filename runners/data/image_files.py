@@ -111,7 +111,10 @@ def _in_file(files: Sequence[Path], size: int, decoded: Path) -> Tensor:
             for image in _decoded(files, size):
                 file.write(image.contiguous().numpy().tobytes())
 
-        write_atomically(decoded, write)
+        # A name of its own: another process may be decoding the same folder.
+        ours = decoded.with_suffix(f".{os.getpid()}")
+        write_atomically(ours, write)
+        ours.replace(decoded)
     try:
         # Copy on write: torch knows no tensors that must not be written to.
         return torch.from_numpy(np.load(decoded, mmap_mode="c"))

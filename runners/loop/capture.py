@@ -18,7 +18,7 @@ from ppl_models import Batch, UsageError
 from runners.loop import processes
 from runners.loop.errors import first_line
 from runners.loop.train import Step
-from runners.loop.watch import Scalars, Work, held, numbers, watched
+from runners.loop.watch import Fixed, Scalars, Work, numbers, tensors, watched
 
 __all__ = ["Captured", "CudaGraph", "Graph", "graphed", "make_capturable"]
 
@@ -48,7 +48,7 @@ class Captured:
     Args:
         step: The step. Its work is in `__call__`; `before` runs on the host each time.
         graph: What records it.
-        pieces: What the step trains, whose Python numbers must stay as they are.
+        pieces: What the step trains and by what, whose Python numbers must stay as they are.
         refuse: Called with the reason where the step is not to be recorded after all; it then stays eager. A batch of
             another shape than those that were recorded is done eagerly as well.
     """
@@ -65,25 +65,28 @@ class Captured:
         self.batches = step.batches
         self._filled = {name: piece for name, piece in self.pieces.items() if hasattr(piece, "before_step")}
         self._warm_ups = 0
-        self._numbers: dict[str, Any] = {}
+        self._numbers: dict[str, Fixed] = {}
         self._static: list[Batch] = []
         self._scalars: Scalars = {}
         self._refused = False
 
     def before(self, step: int, steps: int) -> None:
         """What the step does on the host, which may fill tensors in place but not put others in their place."""
-        was = held(self._filled)
+        was = tensors(self._filled)
         self.step.before(step, steps)
-        now = held(self._filled)
-        changed = next((name for name in now if now[name] != was.get(name)), None)
-        if changed and self._warm_ups and not self._refused:  # what is made before the first step stays
-            self._refuse(f"before_step replaces {changed}, expected a tensor filled in place")
+        replaced = next((name for name, place in tensors(self._filled).items() if place != was.get(name)), None)
+        if replaced and self._warm_ups and not self._refused:  # what is made before the first step stays
+            self._refuse(f"before_step replaces {replaced}, expected a tensor filled in place")
 
     def __call__(self, *batches: Batch) -> Scalars:
         if self._refused:
             return self.step(*batches)
         if self._warm_ups < WARM_UP:
             return self._warm_up(*batches)
+        changed = next((name for name, fixed in self._numbers.items() if fixed.changed), None)
+        if changed:
+            self._refuse(f"{changed}, a Python number, changes from step to step, expected a tensor filled in place")
+            return self.step(*batches)
         if not self._static:
             self._capture(*batches)
         elif not all(map(_alike, self._static, batches)):
@@ -97,14 +100,11 @@ class Captured:
 
     def _warm_up(self, *batches: Batch) -> Scalars:
         self._warm_ups += 1
-        before, self._numbers = self._numbers, numbers(self.pieces)
-        scalars, reason = self.graph.warm_up(partial(self.step, *batches))
         if self._warm_ups == WARM_UP:
-            changed = next((name for name, number in before.items() if self._numbers.get(name) != number), None)
-            if reason is None and changed:
-                reason = f"{changed}, a Python number, changes from step to step, expected a tensor filled in place"
-            if reason is not None:
-                self._refuse(reason)
+            self._numbers = numbers(self.pieces)
+        scalars, reason = self.graph.warm_up(partial(self.step, *batches))
+        if self._warm_ups == WARM_UP and reason is not None:
+            self._refuse(reason)
         return scalars
 
     def _refuse(self, reason: str) -> None:
@@ -199,7 +199,8 @@ def graphed(
         return step
     for optimizer in optimizers:
         make_capturable(optimizer)
-    return Captured(step, CudaGraph(device), pieces=pieces, refuse=refuse)
+    named = {f"optimizers[{i}]": optimizer for i, optimizer in enumerate(optimizers)}
+    return Captured(step, CudaGraph(device), pieces=dict(pieces) | named, refuse=refuse)
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, *, on: bool = True) -> None:

@@ -70,7 +70,8 @@ def together() -> Iterator[None]:
     Raises:
         SaidElsewhere: Another process has failed.
     """
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE") or 1) == 1 or count() > 1:
+    # Clusters set ranks for programs that know nothing of torch; where to meet only torchrun says.
+    if "MASTER_ADDR" not in os.environ or int(os.environ.get("WORLD_SIZE") or 1) == 1 or count() > 1:
         yield
         return
     from torch.distributed.rendezvous import rendezvous  # not everywhere is torch built with it
@@ -91,6 +92,8 @@ def together() -> Iterator[None]:
             _bid_farewell(store, own, world)
         if not first and isinstance(error, (UsageError, RuntimeError)):
             raise SaidElsewhere("another process has failed, and says why") from error
+        if isinstance(error, RuntimeError) and "onnection" in str(error):
+            raise UsageError("another process has died; what was saved goes on with --resume") from error
         raise
     dist.destroy_process_group()
 

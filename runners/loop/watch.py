@@ -4,14 +4,14 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Scalars", "Work", "held", "numbers", "watched"]
+__all__ = ["Fixed", "Scalars", "Work", "numbers", "tensors", "watched"]
 
 Scalars = dict[str, Tensor]
 Work = Callable[[], Scalars]
@@ -78,20 +78,38 @@ class _Reads(TorchDispatchMode):
                 yield value.untyped_storage()
 
 
-def held(pieces: Mapping[str, Any]) -> dict[str, Any]:
-    """The Python numbers among the attributes of pieces, and where their tensors are."""
-    found = numbers(pieces)
-    for name, piece in pieces.items():
-        tensors = {k: v for k, v in getattr(piece, "__dict__", {}).items() if isinstance(v, Tensor)}
-        found |= {f"{name}.{attribute}": tensor.data_ptr() for attribute, tensor in tensors.items()}
-    return found
+class Fixed(NamedTuple):
+    """A Python number, and where it is kept."""
+
+    kept: dict[str, Any]
+    key: str
+    number: float
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is another one now."""
+        return self.kept.get(self.key) != self.number
 
 
-def numbers(pieces: Mapping[str, Any]) -> dict[str, Any]:
-    """The Python numbers among the attributes of pieces and their modules, by name."""
-    found = {}
+def numbers(pieces: Mapping[str, Any]) -> dict[str, Fixed]:
+    """The Python numbers among the attributes of pieces, their modules and optimisers' groups, by name."""
+    kept: dict[str, dict[str, Any]] = {}
     for role, piece in pieces.items():
-        for name, module in piece.named_modules(prefix=role) if isinstance(piece, nn.Module) else [(role, piece)]:
-            numbers = {k: v for k, v in getattr(module, "__dict__", {}).items() if isinstance(v, (bool, int, float))}
-            found |= {f"{name}.{attribute}": number for attribute, number in numbers.items()}
-    return found
+        if isinstance(piece, nn.Module):
+            kept |= {name: vars(module) for name, module in piece.named_modules(prefix=role)}
+        elif isinstance(piece, torch.optim.Optimizer):
+            kept |= {f"{role}.param_groups[{i}]": group for i, group in enumerate(piece.param_groups)}
+        else:
+            kept[role] = getattr(piece, "__dict__", {})
+    return {
+        f"{name}.{key}": Fixed(where, key, value)
+        for name, where in kept.items()
+        for key, value in where.items()
+        if isinstance(value, (bool, int, float))
+    }
+
+
+def tensors(pieces: Mapping[str, Any]) -> dict[str, int]:
+    """Where the tensors among the attributes of pieces are, by name."""
+    kept = {name: getattr(piece, "__dict__", {}) for name, piece in pieces.items()}
+    return {f"{n}.{k}": v.data_ptr() for n, where in kept.items() for k, v in where.items() if isinstance(v, Tensor)}

@@ -411,19 +411,29 @@ def test_python_numbers_that_change_are_refused() -> None:
 
     ramp, step, refused = Ramp(), Stub(), []
     captured = Captured(step, Recording(), pieces={"objective": ramp, "other": ELBO()}, refuse=refused.append)
-    for n in range(5):
-        ramp.inner.weighs = n / 5
+    for n in range(8):
+        ramp.inner.weighs = float(n > 5)
         captured(_batch(1.0), _batch(1.0))
     assert len(refused) == 1
     assert refused[0].startswith("objective.inner.weighs, a Python number, changes")
-    assert len(step.seen) == 5
+    assert len(step.seen) == 3 + 1 + 2, "eager, recorded, eager again"
+
+
+def test_a_learning_rate_that_changes_is_never_replayed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    optimizer = ADAM(_parameters())
+    step = _on_cuda(monkeypatch, optimizer)
+    for n in range(6):
+        optimizer.param_groups[0]["lr"] = 0.1 if n < 5 else 0.2
+        step(_batch(1.0), _batch(1.0))
+    assert "optimizers[0].param_groups[0].lr, a Python number, changes from step to step" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [torch.tensor, float])
 @pytest.mark.parametrize("since", [2, 5])
 def test_what_before_step_replaces_is_refused_and_never_replayed(value: Callable[[float], Any], since: int) -> None:
     class Weighing:
-        weight: Any = value(0.0)
+        def __init__(self) -> None:
+            self.weight = value(0.0)
 
         def before_step(self, step: int) -> None:
             if step >= since:
@@ -442,7 +452,8 @@ def test_what_before_step_replaces_is_refused_and_never_replayed(value: Callable
         captured.before(n, 8)
         weights.append(float(captured(_batch(1.0), _batch(1.0))["weight"]))
     assert weights == [float(n) if n >= since else 0.0 for n in range(8)]
-    assert refused == ["before_step replaces objective.weight, expected a tensor filled in place"]
+    said = ["before_step replaces objective.weight", "objective.weight, a Python number, changes from step to step"]
+    assert refused == [f"{said[value is float]}, expected a tensor filled in place"]
 
 
 def test_a_capture_that_fails_says_why_in_one_line() -> None:

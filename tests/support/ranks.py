@@ -28,7 +28,7 @@ from runners.loop.command import command
 from runners.run import Run
 
 W, BATCH, STEPS = 2, 10, 7
-KINDS = ("amortized", "free", "joint", "constrained", "clipped", "iwae", "semi-amortized", "wgan-gp", "r1")
+KINDS = ("amortized", "free", "cold", "joint", "constrained", "clipped", "iwae", "semi-amortized", "wgan-gp", "r1")
 
 
 class Exact(Images):
@@ -102,8 +102,8 @@ def made(kind: str, *, out: Path | None = None, steps: int = STEPS) -> Run:
         loss, how = ("wasserstein", {"penalty": 10.0, "critic_steps": 2}) if kind == "wgan-gp" else ("gan", {"r1": 1.0})
         return GanFit(*(net.double() for net in nets), data(), loss, average=0.9, **how, **settings)
     model, guide, objective = small.model(latents=3), small.amortized(latents=3), ELBO()
-    if kind == "free":
-        guide = small.free(data(), latents=3)
+    if kind in ("free", "cold"):
+        guide = small.free(data(), latents=3, warm=kind == "free")
     elif kind == "joint":
         guide = small.free(data(), latents=3, refinement=Refinement(steps=1, decay=0.0, joint=True))
     elif kind == "constrained":

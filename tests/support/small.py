@@ -53,9 +53,9 @@ def semi_amortized(*, exact: bool = True) -> SemiAmortized:
     return SemiAmortized(encoder=encoder, family=Diagonal(2), refinement=refinement, exact=exact)
 
 
-def free(data: DataSet, *, latents: int = 2, refinement: Refinement | None = None) -> Free:
+def free(data: DataSet, *, latents: int = 2, refinement: Refinement | None = None, warm: bool = True) -> Free:
     """Free parameters of a data set's training images."""
-    return Free(data.train, latents=latents, refinement=refinement)
+    return Free(data.train, latents=latents, refinement=refinement, warm=warm)
 
 
 def write_npz(path: Path, *, train: int = 160, other: int = 40, seed: int = 0) -> Path:
