@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pyro
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from pyro.infer import SVI, RenyiELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from guides import ELBO, IWAE, Amortized
 from guides.objectives import Objective
@@ -55,6 +57,7 @@ def mlp(setting: Setting, *, hidden: Sequence[int], latents: int, batch: int) ->
     """A fully connected pair, for which there are NumPyro and pythae as well."""
     pair, betas = partial(_mlp, hidden=hidden, latents=latents), BETAS["mlp"]
     contenders, notes = _contenders(setting, pair, batch=batch, betas=betas), []
+    contenders["stock Pyro, DataLoader"] = partial(stock, setting, pair, batch=batch, betas=betas, loader=True)
     for package, make in {"numpyro": numpyro_vae, "pythae": pythae_vae}.items():
         if not installed(package):
             notes.append(f"{package} is left out: it is not installed; pip install -e '.[bench]' has it")
@@ -203,8 +206,11 @@ def stock(
     betas: tuple[float, float],
     particles: int | None = None,
     validate: bool = False,
+    loader: bool = False,
 ) -> Contender:
     """`SVI.step` on floats that are resident too, an Adam per parameter, modules in the parameter store.
+
+    With `loader` all as in Pyro's VAE example: checked, batches put together by torch's `DataLoader`, image by image.
 
     Networks are not in channels last: `pyro.module` would train contiguous copies of such weights. The KL divergence
     is in closed form, as the toolkit's. Losses are sums over the batch, so that Adam's eps is as many times as large.
@@ -213,12 +219,17 @@ def stock(
         nets = plain(pair()).to(setting.device)
     vae, images = StockVAE(nets, setting), setting.images().pixels / 255
     rows = shuffled(len(images), batch, setting.device)
+    batches = (images[each] for each in rows)
+    if loader:
+        batches = (
+            x for _ in count() for (x,) in DataLoader(TensorDataset(images), batch, shuffle=True, drop_last=True)
+        )
     loss = TraceMeanField_ELBO()
     if particles is not None:
         loss = RenyiELBO(alpha=0, num_particles=particles, vectorize_particles=True, max_plate_nesting=1)
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3, "betas": betas, "eps": 1e-8 * batch}), loss)
 
     def step() -> float:
-        return svi.step(images[next(rows)]) / batch
+        return svi.step(next(batches)) / batch
 
-    return Contender(step, batch, nets, around=own_store(validate=validate))
+    return Contender(step, batch, nets, around=own_store(validate=validate or loader))
