@@ -24,8 +24,9 @@ from runners.assessment import annealing, codes, importance, inference_gaps, lin
 from runners.fit import Fit, settled
 from runners.gan_fit import GanFit
 from runners.look import Look, at_least, look_at, opened, writable
-from runners.loop.command import Parser, command, positive
+from runners.loop.command import command
 from runners.loop.folder import RunFolder
+from runners.loop.parser import Parser, positive
 from runners.metrics.measures import table
 from runners.sample_quality import over_seeds, sample_quality, several
 from runners.summary import GREY, is_grey

@@ -37,7 +37,8 @@ from runners.contenders.reach import reach
 from runners.devices import device_of, device_or_default
 from runners.loop.atomic import write_atomically
 from runners.loop.capture import WARM_UP
-from runners.loop.command import Parser, command, given_path, positive
+from runners.loop.command import command
+from runners.loop.parser import Parser, given_path, positive
 from runners.loop.random import forked
 
 __all__ = ["Timing", "main", "measure"]

@@ -22,7 +22,8 @@ from guides.semi_amortized import REFINEMENT
 from ppl_models import UsageError
 from runners import svi
 from runners.fit import Fit
-from runners.loop.command import Parser, command, positive
+from runners.loop.command import command
+from runners.loop.parser import Parser, positive
 from runners.summary import mean_and_error
 
 __all__ = ["Comparison", "compare", "main"]

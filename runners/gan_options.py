@@ -22,8 +22,8 @@ from ppl_models import (
 )
 from ppl_models.augmentation import CHANGES
 from runners.data import DataSet
-from runners.loop.command import (
-    Options,
+from runners.loop.command import Options
+from runners.loop.parser import (
     Parser,
     add_graph_option,
     add_image_options,

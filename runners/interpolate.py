@@ -27,8 +27,9 @@ from runners.gan_fit import GanFit
 from runners.generators import Which, generator_of
 from runners.interpolation import ENERGIES, PathsOfAKind, figures_of, lines, paths_between, short, table
 from runners.look import Look, at_least, look_at, opened, writable
-from runners.loop.command import Parser, command, natural, positive
+from runners.loop.command import command
 from runners.loop.folder import RunFolder
+from runners.loop.parser import Parser, natural, positive
 from runners.loop.random import forked
 from runners.metrics.measures import SETTINGS
 from runners.predictive import latents

@@ -28,7 +28,8 @@ from runners.gan_fit import GanFit
 from runners.generators import Which, classes_of, generator_of
 from runners.local_minima import RECOVERED, images_evidence, planted_evidence, sentences
 from runners.look import Look, at_least, look_at, opened, writable
-from runners.loop.command import Parser, command, natural, positive
+from runners.loop.command import command
+from runners.loop.parser import Parser, natural, positive
 
 __all__ = ["Inverted", "invert", "main"]
 

@@ -17,8 +17,8 @@ from runners.gan_fit import GanFit
 from runners.generators import WHICH, generator_of
 from runners.loading import load_run, newest_or_quick
 from runners.loop.checkpoint import digest
-from runners.loop.command import Parser, given_path, natural
 from runners.loop.folder import RunFolder
+from runners.loop.parser import Parser, given_path, natural
 
 __all__ = ["Look", "at_least", "look_at", "opened", "writable"]
 

@@ -24,18 +24,9 @@ from ppl_models import WASSERSTEIN, UsageError
 from runners import figures
 from runners.devices import device_of, device_or_default
 from runners.loop.atomic import write_atomically
-from runners.loop.command import (
-    Options,
-    Parser,
-    command,
-    fresh,
-    given_path,
-    natural,
-    non_negative_number,
-    positive,
-    positive_number,
-)
+from runners.loop.command import Options, command, fresh
 from runners.loop.folder import RunFolder
+from runners.loop.parser import Parser, given_path, natural, non_negative_number, positive, positive_number
 from runners.metrics.transport import wasserstein
 from runners.mixture import CLOSE, GRID, MIXTURES, RING, Mixture
 from runners.mixture_fit import BETAS, BY_NAME, HIDDEN, LATENTS, MixtureFit, fit

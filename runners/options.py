@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ppl_models import UsageError
-from runners.loop.command import (
-    Options,
+from runners.loop.command import Options
+from runners.loop.parser import (
     Parser,
     add_graph_option,
     add_image_options,

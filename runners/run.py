@@ -136,7 +136,7 @@ class Run:
                     self.history,
                     until=self.settings["steps"],
                     every=self.settings["every"],
-                    save=self._save_checkpoint if self.folder or processes.count() > 1 else None,
+                    save=self._save_checkpoint if self.folder else None,
                     on_row=self._row,
                     on_step=self.after if processes.rank() == 0 else None,
                     agreed=processes.agreed,
@@ -151,6 +151,7 @@ class Run:
             finally:
                 if self.folder:
                     self.folder.unlock()
+        self.unite()
         return self
 
     def carry_out(self, *, resume: bool, command: str) -> None:
@@ -314,8 +315,7 @@ class Run:
     def _save_checkpoint(self) -> None:
         self.unite()
         check_finite(*self.pieces.values(), step=max(self.history.step - 1, 0))
-        if self.folder:
-            save_checkpoint(self.folder.checkpoint, self._parts)
+        save_checkpoint(self.folder.checkpoint, self._parts)
 
     def _first_not_finite(self, step: int) -> str:
         """Replay the run from its checkpoint to the step that diverged, and say what was first."""

@@ -9,8 +9,9 @@ from ppl_models import UsageError
 from runners import svi
 from runners.blueprint import config_of
 from runners.fit import Fit
-from runners.loop.command import Options, Parser, interrupted
+from runners.loop.command import Options, interrupted
 from runners.loop.folder import RunFolder
+from runners.loop.parser import Parser
 from runners.options import check_options, parser
 from runners.origin import data_of
 from runners.own import is_own

@@ -12,8 +12,8 @@ from ppl_models import CharGRU, UsageError
 from runners.data import DataSet, corpus
 from runners.data.corpora import SPLITS, TEXTS
 from runners.data.text import ORDERS
-from runners.loop.command import (
-    Options,
+from runners.loop.command import Options
+from runners.loop.parser import (
     Parser,
     add_run_options,
     fraction,

@@ -210,7 +210,7 @@ def stock(
 ) -> Contender:
     """`SVI.step` on floats that are resident too, an Adam per parameter, modules in the parameter store.
 
-    With `loader` all as in Pyro's VAE example: checked, batches put together by torch's `DataLoader`, image by image.
+    With `loader` checked, and batches put together by torch's `DataLoader`, image by image, as in Pyro's VAE example.
 
     Networks are not in channels last: `pyro.module` would train contiguous copies of such weights. The KL divergence
     is in closed form, as the toolkit's. Losses are sums over the batch, so that Adam's eps is as many times as large.
@@ -221,9 +221,8 @@ def stock(
     rows = shuffled(len(images), batch, setting.device)
     batches = (images[each] for each in rows)
     if loader:
-        batches = (
-            x for _ in count() for (x,) in DataLoader(TensorDataset(images), batch, shuffle=True, drop_last=True)
-        )
+        loaded = DataLoader(TensorDataset(images), batch, shuffle=True, drop_last=True)
+        batches = (x for _ in count() for (x,) in loaded)
     loss = TraceMeanField_ELBO()
     if particles is not None:
         loss = RenyiELBO(alpha=0, num_particles=particles, vectorize_particles=True, max_plate_nesting=1)
