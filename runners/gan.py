@@ -114,9 +114,9 @@ def main(argv: Sequence[str] | None = None) -> GanFit:
     return run
 
 
-def build(options: Options, folder: RunFolder) -> GanFit:
-    """The fit that options describe, not yet run."""
-    data, device = data_of(options), device_of(options["device"])
+def build(options: Options, folder: RunFolder, *, data: DataSet | None = None) -> GanFit:
+    """The fit that options describe, not yet run; `data` is what `data_of(options)` gave, where it is at hand."""
+    data, device = data_of(options) if data is None else data, device_of(options["device"])
     generator, critic = networks_of(options, data)
     settings = settings_of(options)
     # An epoch is all images once: a step takes a batch for each update of the critic.

@@ -14,7 +14,7 @@ from runners.loop.errors import first_line
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW
 
-__all__ = ["as_written", "config_in", "data_again", "data_of", "length_of", "origin_of", "readable"]
+__all__ = ["SOURCE", "as_written", "config_in", "data_again", "data_of", "length_of", "origin_of", "readable"]
 
 SOURCE = ("data", "data_root", "binarize", "all_train")
 """The options that say which data a run is on."""

@@ -27,13 +27,15 @@ from runners.fit import Fit
 from runners.loop.atomic import write_atomically
 from runners.loop.command import Options, command
 from runners.loop.folder import RunFolder
-from runners.summary import family_name, with_error
-from runners.sweep import finished, label, setting, start, sweep_parser, train
+from runners.series import finished
+from runners.summary import family_name
+from runners.sweep import label, setting, start, sweep_parser, train
+from runners.table import markdown
 
 __all__ = ["RateDistortion", "main", "rate_distortion"]
 
-MEASURED = ("rate", "distortion", "elbo", "multiplier")
-"""Figures of a point, some with standard errors."""
+CURVE = ("rate", "distortion", "elbo")
+"""Figures of a point, with standard errors."""
 
 COMMON = ("steps", "images")
 """What all points have in common, unless a sweep was resumed with other options."""
@@ -60,19 +62,11 @@ class RateDistortion:
         varied = list(dict.fromkeys(name for point in self.points for name in ("beta", "target") if name in point))
         named = ["multiplier"] if any("multiplier" in point for point in self.points) else []
         named += [name for name in COMMON if _differ(self.points, name)]
-        rows = [["family", *varied, *named, "rate", "distortion", "ELBO"]]
-        for point in self.points:
-            settings = [f"{point[name]:g}" if name in point else "" for name in varied]
-            settings += [f"{point[name]:.3g}" if name in point else "" for name in named]
-            figured = [with_error(point, name) for name in ("rate", "distortion", "elbo")]
-            rows.append([point["family"], *settings, *figured])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        rows.insert(1, [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])])
-        padded = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
-        lines = ["| " + " | ".join(row) + " |" for row in padded]
+        shown = ["family", *varied, *named, *(f"{name}{error}" for name in CURVE for error in ("", "_se"))]
+        rows = [{name: point[name] for name in shown if name in point} for point in self.points]
         first = self.points[0]
         images = "" if _differ(self.points, "images") else f", {first['images']:,} test images"
-        lines = [f"{first['data']}{images}, nats per image", "", *lines]
+        lines = [f"{first['data']}{images}, nats per image", "", markdown(rows)]
         remarks = [f"{name}: {text}" for name, text in _remarks(self.points).items()]
         return "\n".join([*lines, *([""] if remarks else []), *remarks])
 
@@ -114,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> RateDistortion:
     parser = sweep_parser(__doc__, description="Rate-distortion curves of a deep generative model.")
     given = vars(parser.parse_args(argv))
     options, folder, points = start(dict(given), name="rate_distortion")
-    found = {name: finished(folder, name) for name in points}
+    found = {name: finished(RunFolder(folder.path / name)) for name in points}
 
     def written(name: str, result: dict[str, Any]) -> None:
         found[name] = result
@@ -142,7 +136,7 @@ def _write(folder: RunFolder, points: dict[str, Options], found: dict[str, dict[
     rows = {}
     for point in curves.points:
         varied = next(f"{name} {point[name]:g}" for name in ("beta", "target") if name in point)
-        shown = (*MEASURED, *(name for name in COMMON if _differ(curves.points, name)))
+        shown = (*CURVE, "multiplier", *(name for name in COMMON if _differ(curves.points, name)))
         rows[f"{point['family']}, {varied}"] = {k: v for k, v in point.items() if k.removesuffix("_se") in shown}
     common = {name: curves.points[0][name] for name in ("data", *COMMON) if not _differ(curves.points, name)}
     figures.report(folder.path, result=rows | common | _remarks(curves.points))

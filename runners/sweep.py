@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ppl_models import UsageError
-from runners import svi
+from runners import series, svi
 from runners.blueprint import config_of
 from runners.fit import Fit
-from runners.loop.command import Options, interrupted
+from runners.loop.command import Options
 from runners.loop.folder import RunFolder
 from runners.loop.parser import Parser
 from runners.options import check_options, parser
@@ -18,7 +18,7 @@ from runners.own import is_own
 from runners.presets import DEFAULTS as SVI_DEFAULTS
 from runners.presets import PRESETS as SVI_PRESETS
 
-__all__ = ["finished", "label", "setting", "start", "sweep_parser", "train"]
+__all__ = ["label", "setting", "start", "sweep_parser", "train"]
 
 BETAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SWEPT = ("beta", "target", "family")
@@ -151,16 +151,6 @@ def _check(given: Options, points: Iterable[Options]) -> None:
         check_options(typed, point)
 
 
-def finished(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """The result of a point, if its run has come to its end; the report is what is written last.
-
-    An assessment writes a report of a run that was cut, too, but then there is no result.
-    """
-    point = RunFolder(folder.path / name)
-    done = all((point.path / file).exists() for file in ("result.json", "report.html"))
-    return point.read_json("result.json") if done else None
-
-
 def train(
     options: Options,
     folder: RunFolder,
@@ -181,31 +171,18 @@ def train(
     Raises:
         UsageError: A point does not fit together; or, after all others have been run, one left the finite numbers.
     """
-    data, failed = data_of(options), []
+    data = data_of(options)
 
     def built(point_name: str) -> Fit:
         return svi.build(points[point_name], RunFolder(folder.path / point_name), data=data)
 
+    def reported(point_name: str, fit: Fit) -> None:
+        on_result(point_name, fit.report(**{about: options[about] for about in ("images", "updates", "evidence")}))
+
     for point_name in points:  # before anything is written
         built(point_name).rehearse()
     _begin(folder, options, built(next(iter(points))), name=name)
-    try:
-        for point_name in points:
-            fit = built(point_name).resume()
-            print(f"{fit!r} → {fit.folder.path}", file=sys.stderr)
-            try:
-                fit.run()
-            except UsageError as error:  # where numbers left the finite ones, the other points are still worth having
-                failed.append(f"{point_name}: {error}")
-                print(failed[-1], file=sys.stderr)
-                continue
-            if fit.stopped:
-                interrupted(fit.stopped, folder.path, name)
-            on_result(point_name, fit.report(**{about: options[about] for about in ("images", "updates", "evidence")}))
-    finally:
-        folder.unlock()
-    if failed:
-        raise UsageError("; ".join(failed))
+    series.train(points, built, folder=folder, command=name, on_end=reported)
 
 
 def _begin(folder: RunFolder, options: Options, fit: Fit, *, name: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.loop.atomic import write_atomically
+from runners.table import markdown
 
 __all__ = ["report"]
 
@@ -142,14 +143,23 @@ def _result(result: Mapping[str, Any]) -> str:
         [split.replace("_", " "), *(figures.get(column, "–") for column in columns)]
         for split, figures in splits.items()
     ]
-    rest = {name: value for name, value in result.items() if name not in splits and name not in ("note", "unit")}
+    table = result.get("table", [])
+    shown = ("note", "unit", "table")
+    rest = {name: value for name, value in result.items() if name not in splits and name not in shown}
     unit = str(result.get("unit", "nats per image")) if set(TERMS) & set(names) else ""
     parts = [
         f"<p>{escape(str(result['note']))}</p>" if result.get("note") else "",
         _table([unit, *map(_words, columns)], rows) if rows else "",
+        _rows(table) if table else "",
         _pairs({_words(name): value for name, value in _with_errors(_flat(rest)).items()}),
     ]
     return "\n".join(filter(None, parts))
+
+
+def _rows(table: Sequence[Mapping[str, Any]]) -> str:
+    """A table of a study, a row as it is in table.md."""
+    head, _, *rows = ([each.strip() for each in line[2:-2].split(" | ")] for line in markdown(table).splitlines())
+    return _table(head, rows)
 
 
 def _look(title: str, parts: Mapping[str, Any]) -> list[str]:

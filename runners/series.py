@@ -1,0 +1,61 @@
+"""A series: several runs, each in a folder of its own within another, trained one after the other."""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ppl_models import UsageError
+from runners.loop.command import interrupted
+from runners.loop.folder import RunFolder
+from runners.run import Run
+
+__all__ = ["finished", "train"]
+
+
+def finished(folder: RunFolder) -> dict[str, Any] | None:
+    """The result of a run that has come to its end; the report is what is written last.
+
+    An assessment writes a report of a run that was cut, too, but then there is no result.
+    """
+    done = all((folder.path / file).exists() for file in ("result.json", "report.html"))
+    return folder.read_json("result.json") if done else None
+
+
+def train(
+    names: Iterable[str],
+    built: Callable[[str], Run],
+    *,
+    folder: RunFolder,
+    command: str,
+    on_end: Callable[[str, Run], None],
+) -> None:
+    """Run each to its end, those that were cut from where they were.
+
+    Args:
+        names: Of the runs.
+        built: A run by its name, with its folder, not yet run.
+        folder: The series', which is unlocked in the end.
+        command: What says how to go on, where a signal ends the process.
+        on_end: Called with a name and its finished run, before the next one starts.
+
+    Raises:
+        UsageError: A run does not fit together; or, after all others have been run, one left the finite numbers.
+    """
+    failed = []
+    try:
+        for name in names:
+            run = built(name).resume()
+            print(f"{run!r} → {run.folder.path}", file=sys.stderr)
+            try:
+                run.run()
+            except UsageError as error:  # where numbers left the finite ones, the others are still worth having
+                failed.append(f"{name}: {error}")
+                print(failed[-1], file=sys.stderr)
+                continue
+            if run.stopped:
+                interrupted(run.stopped, folder.path, command)
+            on_end(name, run)
+    finally:
+        folder.unlock()
+    if failed:
+        raise UsageError("; ".join(failed))

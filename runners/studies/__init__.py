@@ -1,0 +1,16 @@
+"""The studies: for each question a module with what varies and what is drawn, a worksheet and a picture.
+
+A module opens with the question, and has `MINUTES`, how long it takes on two cores, quick and in full; `runs(quick)`,
+the runs by the names that tables give them; and `answer(made, quick)`, which draws and concludes from finished runs.
+"""
+
+from types import ModuleType
+
+from runners.studies import annealing
+
+__all__ = ["STUDIES"]
+
+STUDIES: dict[str, ModuleType] = {
+    "q5": annealing,
+}
+"""By the courses' numbers."""

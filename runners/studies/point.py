@@ -1,0 +1,84 @@
+"""One run of a study: a command's options, the fit that they describe, and what that came to."""
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ppl_models import UsageError
+from runners import gan, svi, text
+from runners.data import DataSet
+from runners.loop.command import Options
+from runners.loop.folder import RunFolder
+from runners.origin import SOURCE, data_of
+from runners.run import Run
+
+__all__ = ["Made", "Point", "all_options", "built", "of_gan", "of_svi", "of_text", "reported"]
+
+REPORTED = ("images", "updates", "evidence")
+"""Options of svi.py that say what its report measures."""
+
+
+class Point(NamedTuple):
+    """Options of a command, in place of its defaults."""
+
+    command: ModuleType
+    options: Options
+
+
+class Made(NamedTuple):
+    """A finished run, and its final figures, as in result.json."""
+
+    fit: Any
+    result: dict[str, Any]
+
+
+def of_svi(**options: Any) -> Point:
+    """A run of svi.py."""
+    return Point(svi, options)
+
+
+def of_gan(**options: Any) -> Point:
+    """A run of gan.py."""
+    return Point(gan, options)
+
+
+def of_text(**options: Any) -> Point:
+    """A run of text.py."""
+    return Point(text, options)
+
+
+def all_options(point: Point, given: Options, *, quick: bool) -> Options:
+    """A point's options: the command's, under those of its preset, of `--quick`, the point's own and what was typed.
+
+    Raises:
+        UsageError: Something was typed that the command has no use for.
+    """
+    command, own = point.command, point.options
+    unknown = (own.keys() | given.keys()) - command.DEFAULTS.keys()
+    if unknown:
+        name = command.__name__.rpartition(".")[2]
+        raise UsageError(f"--{min(unknown).replace('_', '-')}: changes nothing in runs of {name}.py")
+    preset = command.PRESETS[own.get("preset", next(iter(command.PRESETS)))]
+    changes = (command.QUICK if quick else {}) | own | given
+    made = dict(command.DEFAULTS) | preset | changes | {"quick": quick}
+    if "steps" in changes and "epochs" not in changes:
+        made["epochs"] = None
+    if quick and "data" in made and "data" not in given and "data" not in own:
+        made["data"] = "digits"
+    return made
+
+
+def built(
+    point: Point, options: Options, folder: RunFolder, *, loaded: dict[Any, DataSet], data: DataSet | None = None
+) -> Run:
+    """The run of a point, not yet run; images are loaded once for all points that have the same, if not given."""
+    if point.command is text or data is not None:
+        return point.command.build(options, folder, **({} if data is None else {"data": data}))
+    source = tuple(str(options[name]) for name in SOURCE)
+    if source not in loaded:
+        loaded[source] = data_of(options)
+    return point.command.build(options, folder, data=loaded[source])
+
+
+def reported(run: Run, options: Options) -> dict[str, Any]:
+    """Write a finished run's report; returns its final figures."""
+    return run.report(**{name: options[name] for name in REPORTED if name in options})

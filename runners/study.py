@@ -1,0 +1,164 @@
+"""The studies: questions that courses ask, each answered with a picture, a table and a few sentences.
+
+    python runners/study.py                          all of them, with how long they take
+    python runners/study.py annealing                what annealing does, on MNIST; or by its number, q5
+    python runners/study.py annealing --quick        in two minutes at most, on digits drawn here
+    python runners/study.py all --quick              all of them in one folder
+    python runners/study.py --resume                 go on with the newest, where it was cut
+    python runners/study.py annealing --data fashion --steps 1000 --seed 1
+
+Each is a module of runners/studies/, with a worksheet beside it: the question, what theory says, what to look for. Its
+folder holds a run folder of svi.py, gan.py or text.py for each of its runs, which those commands and `load` take.
+
+In Python: `study("annealing", quick=True)`.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ppl_models import UsageError
+from runners import series
+from runners.data import DataSet
+from runners.loop.command import Options, command, fresh, options_of
+from runners.loop.folder import RunFolder
+from runners.loop.parser import Parser, add_image_options, add_run_options
+from runners.studies import STUDIES
+from runners.studies.answer import Answer
+from runners.studies.point import Made, all_options, built, reported
+
+__all__ = ["listing", "main", "study"]
+
+ALL = "all"
+
+DEFAULTS: Options = {"study": None, "quick": False} | dict.fromkeys(
+    ("data", "data_root", "binarize", "text", "steps", "batch", "seed", "device", "precision")
+)
+"""Options that were not typed are None: each run has its own."""
+
+
+def study(
+    name: str, *, quick: bool = False, out: Path | str | None = None, data: DataSet | None = None, **options: Any
+) -> Answer:
+    """Answer a question: make its runs, measure, draw and conclude; all of it is in the folder.
+
+    Args:
+        name: Of the study, or its number, "q5".
+        quick: Whether fewer steps, on drawn digits, will do.
+        out: The folder; by default a new one under runs/.
+        data: The images, in place of those that `data=` names as on the command line.
+        options: Those of the command line, for all runs.
+
+    Raises:
+        UsageError: There is no such study, the folder holds something, or an option does not fit the runs.
+    """
+    module, folder = _found(name), RunFolder(Path(out) if out else fresh(f"study-{_name(_found(name))}"))
+    options = options | {"study": _name(module), "quick": quick}
+    folder.create({"command": "study", "options": options})
+    return _answer(module, options, folder.path, home=folder, data=data)
+
+
+def listing() -> str:
+    """All studies with their questions, and the minutes that they take on two cores, quick and in full."""
+    lines = [f"{'':4} {'':20} {'quick':>5} {'full':>5}  minutes on two cores"]
+    for number, module in STUDIES.items():
+        quick, full = module.MINUTES
+        lines.append(f"{number:4} {_name(module):20} {quick:5g} {full:5g}  {_question(module)}")
+    return "\n".join(lines)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
+    """Run the command; returns the answer, or all of them."""
+    parser = Parser("Questions about deep generative models, answered.", __doc__)
+    parser.usage = "%(prog)s [NAME] [options]"
+    parser.add_argument("study", nargs="?", metavar="NAME", help="a study, its number, or all; without one, a list")
+    add_image_options(parser)
+    parser.add_argument("--text", help="what text studies read: as text.py has it")
+    add_run_options(parser)
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    if "study" not in given and not given.get("resume"):
+        if given:
+            raise UsageError(
+                f"--{min(given)}: of which study? expected {', '.join(map(_name, STUDIES.values()))} or all"
+            )
+        print(listing())
+        return None
+    if "study" in given and given["study"] != ALL:
+        given["study"] = _name(_found(given["study"]))
+    options, folder, resume = options_of(given, name="study", defaults=DEFAULTS, presets={"": {}}, quick={})
+    if options["study"] is None:
+        raise UsageError("--resume: found no study to go on with under runs/; expected a NAME")
+    if resume and folder.holds_run:
+        folder.lock()
+    else:
+        written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+        folder.create({"command": "study", "options": written})
+    if options["study"] != ALL:
+        return _answer(_found(options["study"]), options, folder.path, home=folder)
+    return [_answer(module, options, folder.path / _name(module), home=folder) for module in STUDIES.values()]
+
+
+def _answer(
+    module: ModuleType, options: Options, path: Path, *, home: RunFolder, data: DataSet | None = None
+) -> Answer:
+    """The answer of a study whose runs are in folders under `path`; `home` is what `--resume` is told of."""
+    print(f"{_name(module)}: {_question(module)}", file=sys.stderr)
+    quick = options["quick"]
+    given = {name: value for name, value in options.items() if value is not None and name not in ("study", "quick")}
+    points = module.runs(quick=quick)
+    settings = {name: all_options(point, given, quick=quick) for name, point in points.items()}
+    folders = {name: RunFolder(path / re.sub(r"[^\w.]+", "-", name).strip("-")) for name in points}
+    loaded: dict[Any, DataSet] = {}
+
+    def build(name: str) -> Any:
+        return built(points[name], settings[name], folders[name], loaded=loaded, data=data)
+
+    made = {}
+    for name, folder in folders.items():
+        if (result := series.finished(folder)) is not None:
+            made[name] = Made(build(name).restore(folder), result)
+
+    def ended(name: str, run: Any) -> None:
+        made[name] = Made(run, reported(run, settings[name]))
+
+    series.train([name for name in points if name not in made], build, folder=home, command="study", on_end=ended)
+    answer = module.answer({name: made[name] for name in points}, quick=quick)
+    about = ", ".join(dict.fromkeys(one.fit.data.name for one in made.values()))
+    answer = replace(answer, question=_question(module), data=about)
+    answer.write(RunFolder(path))
+    print(answer)
+    print(path / "report.html")
+    return answer
+
+
+def _found(name: str) -> ModuleType:
+    """A study by its name or number.
+
+    Raises:
+        UsageError: There is none.
+    """
+    by_name = {_name(module): module for module in STUDIES.values()} | STUDIES
+    if name not in by_name:
+        raise UsageError(f"{name}: no such study; {_expected()}")
+    return by_name[name]
+
+
+def _expected() -> str:
+    return f"expected {', '.join(map(_name, STUDIES.values()))} or {ALL}"
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2].replace("_", "-")
+
+
+def _question(module: ModuleType) -> str:
+    return (module.__doc__ or "").splitlines()[0]
+
+
+if __name__ == "__main__":
+    answer = main()
