@@ -6,11 +6,15 @@ the runs by the names that tables give them; and `answer(made, quick)`, which dr
 
 from types import ModuleType
 
-from runners.studies import annealing
+from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion
 
 __all__ = ["STUDIES"]
 
 STUDIES: dict[str, ModuleType] = {
+    "q2": inner_updates,
     "q5": annealing,
+    "q6": constraint,
+    "q8": balance,
+    "q12": rate_and_distortion,
 }
 """By the courses' numbers."""
