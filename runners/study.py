@@ -1,6 +1,6 @@
 """The studies: questions that courses ask, each answered with a picture, a table and a few sentences.
 
-    python runners/study.py                          all of them, with how long they take
+    python runners/study.py --list                   all of them, with how long they take, as without a name
     python runners/study.py annealing                what annealing does, on MNIST; or by its number, q5
     python runners/study.py annealing --quick        in two minutes at most, on digits drawn here
     python runners/study.py all --quick              all of them in one folder
@@ -29,7 +29,7 @@ from runners.loop.folder import RunFolder
 from runners.loop.parser import Parser, add_image_options, add_run_options
 from runners.studies import STUDIES
 from runners.studies.answer import Answer
-from runners.studies.point import Made, all_options, built, reported
+from runners.studies.point import Made, Point, all_options, built, reported
 
 __all__ = ["listing", "main", "study"]
 
@@ -58,8 +58,9 @@ def study(
     """
     module, folder = _found(name), RunFolder(Path(out) if out else fresh(f"study-{_name(_found(name))}"))
     options = options | {"study": _name(module), "quick": quick}
-    folder.create({"command": "study", "options": options})
-    return _answer(module, options, folder.path, home=folder, data=data)
+    points = _points(module, options)
+    folder.create({"command": "study", "options": _written(options)})
+    return _answer(module, points, folder.path, home=folder, quick=quick, data=data)
 
 
 def listing() -> str:
@@ -80,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
     add_image_options(parser)
     parser.add_argument("--text", help="what text studies read: as text.py has it")
     add_run_options(parser)
+    parser.add_argument("--list", action="store_true", help="the studies and how long they take")
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    if "study" not in given and not given.get("resume"):
+    if given.pop("list", False) or ("study" not in given and not given.get("resume")):
         if given:
             raise UsageError(
                 f"--{min(given)}: of which study? expected {', '.join(map(_name, STUDIES.values()))} or all"
@@ -93,30 +95,49 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
     options, folder, resume = options_of(given, name="study", defaults=DEFAULTS, presets={"": {}}, quick={})
     if options["study"] is None:
         raise UsageError("--resume: found no study to go on with under runs/; expected a NAME")
+    every = options["study"] == ALL
+    asked = {module: _points(module, options) for module in (STUDIES.values() if every else [_found(options["study"])])}
     if resume and folder.holds_run:
         folder.lock()
     else:
-        written = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-        folder.create({"command": "study", "options": written})
-    if options["study"] != ALL:
-        return _answer(_found(options["study"]), options, folder.path, home=folder)
-    return [_answer(module, options, folder.path / _name(module), home=folder) for module in STUDIES.values()]
+        folder.create({"command": "study", "options": _written(options)})
+    answers = []
+    for module, points in asked.items():
+        path = folder.path / _name(module) if every else folder.path
+        answers.append(_answer(module, points, path, home=folder, quick=options["quick"]))
+        print(answers[-1], path / "report.html", sep="\n")
+    return answers if every else answers[0]
+
+
+def _points(module: ModuleType, options: Options) -> dict[str, Point]:
+    """The runs of a study with all of their options.
+
+    Raises:
+        UsageError: Something was typed that some of them have no use for.
+    """
+    given = {name: value for name, value in options.items() if value is not None and name not in ("study", "quick")}
+    return {
+        name: point._replace(options=all_options(point, given, quick=options["quick"]))
+        for name, point in module.runs(quick=options["quick"]).items()
+    }
 
 
 def _answer(
-    module: ModuleType, options: Options, path: Path, *, home: RunFolder, data: DataSet | None = None
+    module: ModuleType,
+    points: dict[str, Point],
+    path: Path,
+    *,
+    home: RunFolder,
+    quick: bool,
+    data: DataSet | None = None,
 ) -> Answer:
     """The answer of a study whose runs are in folders under `path`; `home` is what `--resume` is told of."""
     print(f"{_name(module)}: {_question(module)}", file=sys.stderr)
-    quick = options["quick"]
-    given = {name: value for name, value in options.items() if value is not None and name not in ("study", "quick")}
-    points = module.runs(quick=quick)
-    settings = {name: all_options(point, given, quick=quick) for name, point in points.items()}
     folders = {name: RunFolder(path / re.sub(r"[^\w.]+", "-", name).strip("-")) for name in points}
     loaded: dict[Any, DataSet] = {}
 
     def build(name: str) -> Any:
-        return built(points[name], settings[name], folders[name], loaded=loaded, data=data)
+        return built(points[name], folders[name], loaded=loaded, data=data)
 
     made = {}
     for name, folder in folders.items():
@@ -124,16 +145,19 @@ def _answer(
             made[name] = Made(build(name).restore(folder), result)
 
     def ended(name: str, run: Any) -> None:
-        made[name] = Made(run, reported(run, settings[name]))
+        made[name] = Made(run, reported(run, points[name]))
 
     series.train([name for name in points if name not in made], build, folder=home, command="study", on_end=ended)
     answer = module.answer({name: made[name] for name in points}, quick=quick)
     about = ", ".join(dict.fromkeys(one.fit.data.name for one in made.values()))
     answer = replace(answer, question=_question(module), data=about)
     answer.write(RunFolder(path))
-    print(answer)
-    print(path / "report.html")
     return answer
+
+
+def _written(options: Options) -> Options:
+    """Options as config.json has them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
 
 
 def _found(name: str) -> ModuleType:

@@ -67,18 +67,17 @@ def all_options(point: Point, given: Options, *, quick: bool) -> Options:
     return made
 
 
-def built(
-    point: Point, options: Options, folder: RunFolder, *, loaded: dict[Any, DataSet], data: DataSet | None = None
-) -> Run:
-    """The run of a point, not yet run; images are loaded once for all points that have the same, if not given."""
-    if point.command is text or data is not None:
-        return point.command.build(options, folder, **({} if data is None else {"data": data}))
+def built(point: Point, folder: RunFolder, *, loaded: dict[Any, DataSet], data: DataSet | None = None) -> Run:
+    """The run of a point with all its options, not yet run; images are loaded once for all that have the same."""
+    command, options = point
+    if command is text:
+        return text.build(options, folder)
     source = tuple(str(options[name]) for name in SOURCE)
-    if source not in loaded:
+    if data is None and source not in loaded:
         loaded[source] = data_of(options)
-    return point.command.build(options, folder, data=loaded[source])
+    return command.build(options, folder, data=loaded[source] if data is None else data)
 
 
-def reported(run: Run, options: Options) -> dict[str, Any]:
+def reported(run: Run, point: Point) -> dict[str, Any]:
     """Write a finished run's report; returns its final figures."""
-    return run.report(**{name: options[name] for name in REPORTED if name in options})
+    return run.report(**{name: point.options[name] for name in REPORTED if name in point.options})
