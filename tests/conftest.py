@@ -1,10 +1,15 @@
 """Every test starts from the same seed and leaves no global state behind."""
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: several that each take all of them are many times slower than with one each.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
