@@ -21,6 +21,7 @@ from guides.free import Rows
 from guides.semi_amortized import REFINEMENT
 from ppl_models import UsageError
 from runners import svi
+from runners.check import OURS
 from runners.fit import Fit
 from runners.loop.command import command
 from runners.loop.parser import Parser, positive
@@ -121,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     options = parser.parse_args(argv)
     own = {name: getattr(options, name) for name in ("model", "guide") if getattr(options, name)}
     fits = [svi.load(folder, **own) for folder in options.runs]
+    for name in own:
+        if all(type(getattr(fit, name)).__module__.partition(".")[0] in OURS for fit in fits):
+            raise UsageError(f"--{name}: no run here has a {name} of your own; leave it out")
     names = [folder.name for folder in options.runs]
     if options.free:
         first = fits[0]

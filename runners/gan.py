@@ -106,8 +106,9 @@ def main(argv: Sequence[str] | None = None) -> GanFit:
     options, folder, resume = processes.from_first(
         partial(options_of, given, name="gan", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
     )
-    check_options(given, options)
-    run = build(options, folder)
+    with readable(folder, read=resume and folder.holds_run):
+        check_options(given, options)
+        run = build(options, folder)
     run.carry_out(resume=resume, command="gan")
     print(*gan_summary.lines(run.report()), sep="\n")
     print(folder.path / "report.html")

@@ -153,8 +153,8 @@ def _inverted(
     generator: nn.Module, images: Tensor, name: str, *, progress: bool, **settings: Any
 ) -> ppl_models.Inversion:
     """The inversion of all images, a few at a time, which changes nothing but what is seen of its progress."""
-    batches = tqdm(images.split(IMAGES_AT_ONCE), name, leave=False, disable=not progress)
-    parts = [ppl_models.invert(generator, batch, **settings) for batch in batches]
+    with tqdm(images.split(IMAGES_AT_ONCE), name, leave=False, disable=not progress) as batches:
+        parts = [ppl_models.invert(generator, batch, **settings) for batch in batches]
     return ppl_models.Inversion(*(torch.cat(values, 1) for values in zip(*parts, strict=True)))
 
 

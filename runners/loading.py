@@ -7,6 +7,7 @@ import torch
 
 from ppl_models import UsageError
 from runners import gan, svi
+from runners.check import OURS
 from runners.fit import Fit
 from runners.gan_fit import GanFit
 from runners.loop.command import newest
@@ -42,13 +43,14 @@ def load_run(
             raise UsageError(f"--{next(iter(own))}: {folder} is a run of a GAN")
         return gan.load(folder, data_root=data_root, device=device)
     for name in ("model", "guide"):
-        foreign = config.get(name, {}).get("not the toolkit's own") if isinstance(config, dict) else None
+        piece = config.get(name) if isinstance(config, dict) else None
+        foreign = piece.get("not the toolkit's own") if isinstance(piece, dict) else None
         if foreign and name not in own:
             raise UsageError(f"{folder}: its {name} {foreign} is your own; name it by --{name} FILE.py:{foreign}")
     fit = svi.load(folder, **own, data_root=data_root, device=device)
     for name in own:
         kind = type(getattr(fit, name))
-        if kind.__module__.partition(".")[0] in ("ppl_models", "guides"):
+        if kind.__module__.partition(".")[0] in OURS:
             raise UsageError(f"--{name}: the {name} of {folder} is the toolkit's {kind.__name__}; leave it out")
     return fit
 

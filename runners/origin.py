@@ -10,7 +10,7 @@ from runners import data as sources
 from runners.data import DataSet
 from runners.loop import processes
 from runners.loop.command import Options
-from runners.loop.errors import first_line
+from runners.loop.errors import first_line, is_out_of_memory
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW
 
@@ -35,20 +35,25 @@ def config_in(run: RunFolder, *, command: str) -> dict[str, Any]:
 
 
 @contextmanager
-def readable(run: RunFolder) -> Iterator[None]:
-    """Say of what goes wrong inside that a run's config.json is not as the run wrote it.
+def readable(run: RunFolder, *, read: bool = True) -> Iterator[None]:
+    """Say of what goes wrong inside that a run's config.json is not as the run wrote it, if that is `read` there.
 
     Raises:
         UsageError: Something went wrong.
     """
     try:
         yield
-    except UsageError:
-        raise
-    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise UsageError(
-            f"{run.path / 'config.json'}: {first_line(error)} is missing or not as a run writes it"
-        ) from error
+    except UsageError as error:
+        if not str(error).startswith("config.json"):
+            raise
+        raise UsageError(f"{run.path}/{error}") from error
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+        if not read:
+            raise
+        config, line = run.path / "config.json", first_line(error)
+        if is_out_of_memory(error):
+            raise UsageError(f"{config}: describes more than memory holds ({line})") from error
+        raise UsageError(f"{config}: {line} is missing or not as a run writes it") from error
 
 
 def as_written(options: Options, *, file: str, names: Sequence[str]) -> Options:

@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> RateDistortion:
     parser = sweep_parser(__doc__, description="Rate-distortion curves of a deep generative model.")
     given = vars(parser.parse_args(argv))
     options, folder, points = start(dict(given), name="rate_distortion")
-    found = {name: finished(RunFolder(folder.path / name)) for name in points}
+    found = {name: finished(RunFolder(folder.path / name), "test") for name in points}
 
     def written(name: str, result: dict[str, Any]) -> None:
         found[name] = result

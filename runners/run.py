@@ -1,5 +1,6 @@
 """A run: a step in training on a stream of data, in a run folder from which it goes on to the same bits."""
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ class Run:
         steps, every, precision = (settings[name] for name in ("steps", "every", "precision"))
         if not 1 <= every <= WINDOW:
             raise UsageError(f"every: found {every}, expected 1 to {WINDOW} steps between rows")
-        if steps < 0 or precision not in ("float32", "bf16"):
+        if not 0 <= steps < math.inf or precision not in ("float32", "bf16"):
             raise UsageError(f"steps, precision: found {steps}, {precision!r}, expected 0 or more, 'float32' or 'bf16'")
         if graph and device.type != "cuda":
             raise UsageError(

@@ -12,13 +12,20 @@ from runners.run import Run
 __all__ = ["finished", "train"]
 
 
-def finished(folder: RunFolder) -> dict[str, Any] | None:
-    """The result of a run that has come to its end; the report is what is written last.
+def finished(folder: RunFolder, *needed: str) -> dict[str, Any] | None:
+    """The result of a run that has come to its end, with the figures that are needed; the report is written last.
 
     An assessment writes a report of a run that was cut, too, but then there is no result.
+
+    Raises:
+        UsageError: The result is not as a run writes it.
     """
-    done = all((folder.path / file).exists() for file in ("result.json", "report.html"))
-    return folder.read_json("result.json") if done else None
+    if not all((folder.path / file).exists() for file in ("result.json", "report.html")):
+        return None
+    found = folder.read_json("result.json")
+    if not isinstance(found, dict) or not found.keys() >= {"data", "steps", *needed}:
+        raise UsageError(f"{folder.path / 'result.json'}: not as a run writes it")
+    return found
 
 
 def train(

@@ -116,8 +116,9 @@ def main(argv: Sequence[str] | None = None) -> Fit:
     """Run the command; returns the finished fit."""
     given = vars(parser(__doc__).parse_args(argv))
     options, folder, resume = processes.from_first(partial(start, given))
-    check_options(given, options)
-    run = build(options, folder)
+    with readable(folder, read=resume and folder.holds_run):
+        check_options(given, options)
+        run = build(options, folder)
     run.carry_out(resume=resume, command="svi")
     found = run.report(**{name: options[name] for name in ("images", "updates", "evidence")})
     print(*summary.lines(found), sep="\n")

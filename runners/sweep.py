@@ -13,7 +13,7 @@ from runners.loop.command import Options
 from runners.loop.folder import RunFolder
 from runners.loop.parser import Parser
 from runners.options import check_options, parser
-from runners.origin import data_of
+from runners.origin import data_of, readable
 from runners.own import is_own
 from runners.presets import DEFAULTS as SVI_DEFAULTS
 from runners.presets import PRESETS as SVI_PRESETS
@@ -69,13 +69,19 @@ def start(given: Options, *, name: str) -> tuple[Options, RunFolder, dict[str, O
     options, folder, resume = svi.start(given, name=name, defaults=DEFAULTS, presets=PRESETS)
     if resume and not folder.holds_run:
         print(f"{folder.path}: no sweep to go on from, so this one starts", file=sys.stderr)
+    with readable(folder, read=folder.holds_run):
+        return options, folder, _extended(given, options, asked, folder=folder)
+
+
+def _extended(given: Options, options: Options, asked: Options, *, folder: RunFolder) -> dict[str, Options]:
+    """The points of a sweep's options, to which what was asked for is added."""
     _extend(options, asked, folder=folder if folder.holds_run else None)
     if "echo" in options["family"] and "batch" not in given and not folder.holds_run:
         # For all curves, so that they can be compared: Echo makes its noise of the others in a batch.
         options["batch"] = max(options["batch"], SVI_PRESETS["s10"]["batch"])
     points = _points(options)
     _check(given | asked, points.values())
-    return options, folder, points
+    return points
 
 
 def _asked(given: Options) -> Options:
@@ -180,7 +186,8 @@ def train(
         on_result(point_name, fit.report(**{about: options[about] for about in ("images", "updates", "evidence")}))
 
     for point_name in points:  # before anything is written
-        built(point_name).rehearse()
+        with readable(folder, read=folder.holds_run):
+            built(point_name).rehearse()
     _begin(folder, options, built(next(iter(points))), name=name)
     series.train(points, built, folder=folder, command=name, on_end=reported)
 

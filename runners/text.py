@@ -29,6 +29,7 @@ from runners.data.corpora import TEXTS, default_text
 from runners.devices import device_of, device_or_default
 from runners.loop.checkpoint import read_checkpoint
 from runners.loop.command import Options, command, options_of
+from runners.loop.errors import first_line
 from runners.loop.folder import RunFolder
 from runners.origin import as_written, config_in, readable
 from runners.text_fit import TextFit
@@ -99,7 +100,10 @@ def load_model(folder: Path | str, *, device: torch.device | str | None = None) 
     config, states = config_in(run, command="text"), read_checkpoint(run.checkpoint, device=device)
     with readable(run):
         model = rebuild(config["model"]).to(device).eval()
+    try:
         model.load_state_dict(states["best"]["best"] or states["model"])
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(f"{run.checkpoint}: holds no such model ({first_line(error)})") from error
     return model
 
 
@@ -120,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> TextFit | CharGRU:
         if name in given:
             raise UsageError(f"--{name.replace('_', '-')}: changes nothing without --write")
     options, folder, resume = options_of(given, name="text", defaults=DEFAULTS, presets=PRESETS, quick=QUICK)
-    run = build(options, folder)
+    with readable(folder, read=resume and folder.holds_run):
+        run = build(options, folder)
     run.carry_out(resume=resume, command="text")
     print(*text_summary.lines(run.report()), sep="\n")
     print(folder.path / "report.html")

@@ -1,11 +1,22 @@
 """Files that are either whole or not there."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["write_atomically"]
+__all__ = ["named", "write_atomically"]
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file: a disk that is full does not say what had no room."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -15,7 +26,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with named(path), partial.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from ppl_models import UsageError
 from runners.loop import processes
+from runners.loop.errors import first_line, is_out_of_memory
 from runners.loop.folder import RunFolder
 from runners.own import is_own
 
@@ -124,6 +125,12 @@ def command(
                 f"{', then --resume' if resumes else ''}",
                 file=sys.stderr,
             )
+            raise SystemExit(2) from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = first_line(error)
+            print(f"{_name(main)}: too little memory ({said}), expected smaller networks or numbers", file=sys.stderr)
             raise SystemExit(2) from error
         except KeyboardInterrupt as interrupt:
             print(f"\ninterrupted{'; what was saved goes on with --resume' if resumes else ''}", file=sys.stderr)

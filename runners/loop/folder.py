@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_models import UsageError
-from runners.loop.atomic import write_atomically
+from runners.loop.atomic import named, write_atomically
 from runners.loop.processes import first_alone
 
 try:
@@ -96,7 +96,7 @@ class RunFolder:
             return json.loads((self.path / name).read_text())
         except FileNotFoundError as error:
             raise UsageError(f"{self.path}: no {name} in it, so not a run folder") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{self.path / name}: not readable ({error})") from error
 
     @first_alone
@@ -110,7 +110,7 @@ class RunFolder:
         """Add a row to metrics.csv, numbers to their last bit, under a header if it is the first."""
         path = self.path / "metrics.csv"
         text = _csv([row.values()] if path.exists() else [row.keys(), row.values()])
-        with path.open("a") as file:
+        with named(path), path.open("a") as file:
             file.write(text)
 
     @first_alone

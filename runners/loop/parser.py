@@ -86,19 +86,13 @@ def add_run_options(group: Any) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"found {number}, expected a whole number from 1 on")
-    return number
+    """A whole number from 1 up to 2^63 - 1, for argparse."""
+    return _whole(text, least=1)
 
 
 def natural(text: str) -> int:
     """A whole number from 0 up to 2^63 - 1, for argparse."""
-    number = int(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"found {number}, expected a whole number from 0 to {2**63 - 1}")
-    return number
+    return _whole(text, least=0)
 
 
 def positive_number(text: str) -> float:
@@ -118,18 +112,12 @@ def given_path(text: str) -> Path:
 
 def number(text: str) -> float:
     """A finite number, for argparse."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"found {text}, expected a finite number")
-    return value
+    return _finite(text, "a finite number")
 
 
 def non_negative_number(text: str) -> float:
     """A finite number from 0 on, for argparse."""
-    number = float(text)
-    if not math.isfinite(number) or number < 0:
-        raise argparse.ArgumentTypeError(f"found {text}, expected a finite number from 0 on")
-    return number
+    return _finite(text, "a finite number from 0 on", least=0.0)
 
 
 def fraction(text: str) -> float:
@@ -138,3 +126,21 @@ def fraction(text: str) -> float:
     if number >= 1:
         raise argparse.ArgumentTypeError(f"found {text}, expected a number from 0 to below 1")
     return number
+
+
+def _whole(text: str, *, least: int) -> int:
+    try:
+        if least <= (number := int(text)) < 2**63:
+            return number
+    except ValueError:  # what argparse makes of that does not say what was expected
+        pass
+    raise argparse.ArgumentTypeError(f"found {text[:50]}, expected a whole number from {least} to 2^63 - 1")
+
+
+def _finite(text: str, expected: str, *, least: float = -math.inf) -> float:
+    try:
+        if least <= (number := float(text)) and math.isfinite(number):
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"found {text[:50]}, expected {expected}")

@@ -386,31 +386,3 @@ def test_a_users_own_model_is_named_again(tmp_path: Path, capsys: pytest.Capture
     assert "Mine" in small.refused(main, capsys, tmp_path / "own", *LINE)
     found = main([str(tmp_path / "own"), "--model", f"{mine}:Mine", *LINE])
     assert not any("refused" in found[part] for part in PARTS)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("nowhere", "not a run folder"),
-        ("RUN --parts everything", "--parts"),
-        ("RUN --images 0", "--images"),
-        ("RUN --temperatures 10 0", "--temperatures"),
-        ("RUN --samples many", "--samples"),
-        ("RUN --start encoder", "--start"),
-        ("RUN --device tpu", "--device"),
-        ("RUN --seed -1", "--seed"),
-        ("RUN BROKEN", "config.json"),
-        ("BROKEN", "config.json"),
-        ("RUN --model my.py:MyVAE", "--model: the model of"),
-    ],
-)
-def test_bad_input_ends_in_one_line(
-    line: str, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "config.json").write_text("{")
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    places = {"RUN": str(run), "BROKEN": str(broken), "nowhere": str(tmp_path / "nowhere")}
-    assert message in small.refused(main, capsys, *(places.get(word, word) for word in line.split()))
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before

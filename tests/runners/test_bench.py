@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import refused
 
 from runners import bench, contenders
 from runners.bench import Timing, main, measure, table
@@ -120,14 +119,6 @@ def test_reach_is_a_workload(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = main(["reach", "--quick", "--device", "cpu"])
     assert "bars" in found.workload
     assert all(0 < seconds < 100 for (seconds,) in found.seconds.values())
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [("speed", "speed"), ("--rounds 0", "--rounds"), ("--out table.txt", "--out"), ("--out nowhere/x.md", "--out")],
-)
-def test_bad_input_ends_in_one_line(line: str, message: str, capsys: pytest.CaptureFixture) -> None:
-    assert message in refused(main, capsys, *line.split())
 
 
 def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -575,30 +575,6 @@ def test_a_cut_run_ends_as_an_uncut_one(
     assert first | {"seconds": 0} == second | {"seconds": 0}
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--loss perceptual", "--loss"),
-        ("--critic-steps 0", "--critic-steps"),
-        ("--penalty -1", "--penalty"),
-        ("--loss wgan-gp --fuzz 0.1", "--fuzz"),
-        ("--networks deep --loss wgan-gp", "--networks deep"),
-        ("--augment blur", "--augment"),
-        ("--average 1", "--average"),
-        ("--batch 100000", "batch size"),
-        ("--data nowhere", "--data"),
-        ("--preset s2", "--preset"),
-    ],
-)
-def test_bad_input_ends_in_one_line(
-    line: str, message: str, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    options = [*line.split(), "--selection", "0", "--out", str(tmp_path / "new")]
-    options += [] if "--data" in line else data
-    assert message in small.refused(main, capsys, *options)
-    assert not (tmp_path / "new").exists()
-
-
 @pytest.mark.parametrize(("count", "distance"), [(150, "frechet_distance"), (50, "kernel_distance")])
 def test_the_generator_of_the_smallest_distance_is_kept(count: int, distance: str) -> None:
     real = torch.randn(count, 64)

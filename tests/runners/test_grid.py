@@ -1,7 +1,6 @@
 """Every combination of model, guide, family and objective runs, or is refused in one line."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 import small
@@ -13,7 +12,6 @@ from runners.data import DataSet, Images
 from runners.fit import Fit
 from runners.options import FAMILIES, GUIDES, MODELS, NEEDED, check_options, parser
 from runners.presets import DEFAULTS, PRESETS
-from runners.svi import main
 
 OBJECTIVES = ("elbo", "annealed", "beta", "constrained", "iwae")
 RUNS = {
@@ -64,44 +62,3 @@ def test_every_option_of_the_defaults_is_on_the_command_line_and_the_other_way_r
     assert needed <= actions
     for preset in PRESETS.values():
         assert preset.keys() <= actions
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("--beta 2", "only with beta"),
-        ("--target -80 --objective iwae", "only with constrained"),
-        ("--schedule falling", "only with annealed"),
-        ("--free-bits 2 --objective constrained", "only with elbo or annealed or beta"),
-        ("--gradient stl", "only with iwae"),
-        ("--rank 3", "only with low-rank"),
-        ("--learn-sigma2", "only with gaussian"),
-        ("--activation tanh", "only with mlp"),
-        ("--first-order", "only with semi-amortized"),
-        ("--local-steps 3 --guide amortized", "only with free or semi-amortized"),
-        ("--guide semi-amortized --local-rule adam", "--first-order"),
-        ("--model ladder", "expected --guide amortized"),
-        ("--model ladder --guide amortized --conditional", "reads no labels"),
-        ("--model ladder --guide amortized --family flow", "diagonal"),
-        ("--family echo", "expected --guide amortized"),
-        ("--family echo --guide amortized --objective iwae", "no density"),
-        ("--family echo --guide amortized --evidence 10", "no density"),
-        ("--family echo --guide amortized --batch 1", "at least 2"),
-        ("--model transformer", "expected conv, mlp, deep, ladder"),
-        ("--model deep --guide amortized", "multiples of 16"),
-        ("--target nan --objective constrained", "finite"),
-        ("--conditional --guide amortized", "no labels"),
-    ],
-)
-def test_what_does_not_go_together_is_refused_in_one_line(
-    line: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    blobs = small.write_npz(tmp_path / "blobs.npz")
-    out = tmp_path / "run"
-    with pytest.raises(SystemExit) as ended:
-        main([*line.split(), "--data", str(blobs), "--steps", "2", "--out", str(out)])
-    assert ended.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert said in error
-    assert "\n" not in error
-    assert not out.exists()

@@ -225,27 +225,6 @@ def test_words_that_mean_nothing_are_refused_in_python(words: dict[str, int]) ->
         interpolate(fitted(), **SMALL | words)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("nowhere", "not a run folder"),
-        ("RUN --nodes 2", "nodes: found 2"),
-        ("RUN --pairs 0", "--pairs"),
-        ("RUN --label 1", "label: the run is not conditional"),
-        ("RUN --images 0 1 2", "images: found 3, expected pairs"),
-        ("RUN --which newest", "--which"),
-        ("RUN --device tpu", "--device"),
-        ("RUN --seed -1", "--seed"),
-        ("RUN --model my.py:Mine", "--model"),
-    ],
-)
-def test_bad_input_ends_in_one_line(line: str, message: str, run: Path, capsys: pytest.CaptureFixture) -> None:
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    words = [str(run) if word == "RUN" else word for word in line.split()]
-    assert message in small.refused(main, capsys, *words)
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-
-
 def test_damaged_looks_of_before_stop_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for name, broken in (("a", "{broken"), ("b", "[1]"), ("c", '{"state": "x", "samples": null}')):
         shutil.copytree(run, tmp_path / name)

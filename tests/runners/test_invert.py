@@ -266,25 +266,6 @@ def test_the_command_writes_into_the_run_folder(run: Path, capsys: pytest.Captur
     assert "Inversion at step 4: targets" in page
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("nowhere", "not a run folder"),
-        ("RUN --images 0", "--images"),
-        ("RUN --planted -1", "--planted"),
-        ("RUN --restarts none", "--restarts"),
-        ("RUN --device tpu", "--device"),
-        ("RUN --label 3", "label"),
-        ("RUN --model my.py:MyVAE", "--model: the model of"),
-    ],
-)
-def test_bad_input_ends_in_one_line(line: str, message: str, run: Path, capsys: pytest.CaptureFixture) -> None:
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
-    places = {"RUN": str(run), "nowhere": str(run.parent / "nowhere")}
-    assert message in small.refused(main, capsys, *(places.get(word, word) for word in line.split()))
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-
-
 def test_runs_that_slide_down_a_tail_for_ever_are_at_no_minimum() -> None:
     """The loss of an exponential falls to no end, where its gradient is 0 to rounding and its curvature positive."""
 

@@ -258,28 +258,6 @@ def test_the_command_and_python_give_the_same(tmp_path: Path) -> None:
     assert [{"critic_w1", "slope"} <= run.keys() for run in ours] == [False, True]
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--mixture torus", "--mixture"),
-        ("--mixture", "--mixture"),
-        ("--loss wasserstein", "--loss"),
-        ("--seeds 0", "--seeds"),
-        ("--steps 0", "--steps"),
-        ("--batch 0", "--batch"),
-        ("--samples no", "--samples"),
-        ("--penalty -1", "--penalty"),
-        ("--lr 0", "--lr"),
-        ("--seed -1", "--seed"),
-        ("--device moon", "--device"),
-        ("--resume", "--resume"),
-    ],
-)
-def test_bad_input_ends_in_one_line(line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    said = small.refused(main, capsys, "--batch", "8", "--samples", "20", "--out", tmp_path / "run", *line.split())
-    assert message in said
-
-
 def test_a_run_that_diverges_says_which_and_leaves_the_finished_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

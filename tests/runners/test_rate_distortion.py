@@ -382,59 +382,6 @@ def test_a_guide_of_ones_own(data: list[str], tmp_path: Path, capsys: pytest.Cap
     assert [point["beta"] for point in read(out)] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--objective elbo", "--objective: set for each point"),
-        ("--beta 1 --target -90", "--beta and --target: give one of them"),
-        ("--beta -1", "--beta"),
-        ("--beta", "--beta"),
-        ("--beta many", "--beta"),
-        ("--target inf", "--target"),
-        ("--family cubist", "--family"),
-        ("--betas 0.9 1", "--betas: found 1"),
-        ("--betas 0.9 0.9 --optimizer rmsprop", "--betas: changes nothing with --optimizer rmsprop"),
-        ("--schedule linear", "--schedule: changes nothing"),
-        ("--constraint squared-error", "--constraint: changes nothing"),
-        ("--constraint squared-error --target 3 -5", "squared error from 0 on"),
-        ("--free-bits 1 --target -90", "--free-bits: changes nothing"),
-        ("--family diagonal echo --rank 3", "--rank: changes nothing"),
-        ("--family diagonal echo --evidence 10", "no density"),
-        ("--family diagonal echo --batch 1", "at least 2"),
-        ("--family diagonal echo --guide free", "expected --guide amortized"),
-        ("--batch 100000", "batch size"),
-        ("--preset s99", "--preset"),
-        ("--data nowhere", "--data"),
-        ("--out SWEEP", "--resume goes on with it"),
-        ("--out OTHER", "is not empty"),
-        ("--out RUN", "--resume goes on with it"),
-        ("--resume --out RUN", "was made by svi.py"),
-        ("--resume --out SWEEP --latents 3", "--latents"),
-        ("--resume --out SWEEP --betas 0.9 0.999", "--betas"),
-        ("--resume --out SWEEP --target -90", "was started with --beta"),
-        ("--resume --out SWEEP --beta 2 --batch 16", "was trained on"),
-    ],
-)
-def test_bad_input_ends_in_one_line(
-    line: str, message: str, data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    if "SWEEP" in line:
-        main([*data, *TINY, "--beta", "1", "--steps", "1", "--out", str(tmp_path / "SWEEP")])
-    if "RUN" in line:
-        svi.main([*data, *TINY, "--guide", "amortized", "--steps", "1", "--out", str(tmp_path / "RUN")])
-    if "--batch 16" in line:
-        small.write_npz(tmp_path / "blobs.npz", seed=1)  # the same file with other contents
-    (tmp_path / "OTHER").mkdir()
-    (tmp_path / "OTHER" / "notes.txt").write_text("mine")
-    before = files(tmp_path)
-    options = [str(tmp_path / word) if word.isupper() else word for word in line.split()]
-    options += [] if "--resume" in line or "--data" in line else data
-    options += [] if "--out" in line else ["--out", str(tmp_path / "new")]
-    assert message in small.refused(main, capsys, *options)
-    assert files(tmp_path) == before
-    assert not (tmp_path / "new").exists()
-
-
 def test_svi_does_not_take_a_sweep_for_a_run(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "sweep"
     main([*data, *TINY, "--beta", "1", "--steps", "1", "--out", str(out)])

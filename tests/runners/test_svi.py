@@ -11,7 +11,6 @@ import small
 import torch
 
 from guides import Refinement
-from ppl_models import UsageError
 from runners import compare, svi
 from runners.loop.history import History
 
@@ -196,95 +195,6 @@ def test_killed_at_any_moment_it_resumes_to_equal_bits(data: list[str], tmp_path
     subprocess.run([*command, str(cut)], env=environment, check=True, capture_output=True)
     assert_same(states(cut), states(whole))
     assert without_seconds(cut) == without_seconds(whole)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--steps", "0"], "--steps: found 0"),
-        (["--steps", "many"], "--steps"),
-        (["--batch", "-3"], "--batch"),
-        (["--batch", "100000"], "batch size"),
-        (["--lr", "0"], "--lr"),
-        (["--lr", "nan"], "--lr"),
-        (["--beta", "-1"], "--beta"),
-        (["--sigma2", "inf"], "--sigma2"),
-        (["--guide", "oracle"], "--guide"),
-        (["--preset", "s99"], "--preset"),
-        (["--nonsense"], "--nonsense"),
-        (["--lat", "5"], "--lat"),
-        (["--out", ""], "--out: found nothing"),
-        (["--data", ""], "--data: found nothing"),
-        (["--batch", "161", "--epochs", "1"], "--batch: found 161, expected at most 160"),
-        (["--joint", "--local-lr", "3"], "--local-lr: changes nothing with --joint"),
-        (["--sigma2", "1e-320"], "--sigma2"),
-        (["--out", "a" * 5000], "File name too long"),
-        (["--out", "EMPTYBUT"], "is not empty"),
-        (["--resume", "--out", "LOST"], "holds a run already"),
-        (["--resume", "--out", "RUN", "--data", "OTHERDATA"], "was trained on"),
-        (["--seed", "1180591620717411303424"], "--seed"),
-        (["--pictures", "-1"], "--pictures"),
-        (["--device", "meta"], "--device"),
-        (["--device", "cuda:99"], "--device"),
-        (["--sigma2", "0.2"], "--sigma2: changes nothing with --likelihood bernoulli"),
-        (["--guide", "amortized", "--cold"], "--cold: changes nothing with --guide amortized"),
-        (["--model", "conv", "--hidden", "3"], "--hidden"),
-        (["--resume", "--out", "SAVED"], "was not made by a command"),
-        (["--device", "abacus"], "--device"),
-        (["--epochs", "2", "--steps", "5"], "--epochs and --steps"),
-        (["--data", "nowhere"], "--data"),
-        (["--data", "mnist", "--data-root", "EMPTY"], "mnist"),
-        (["--out", "FILE"], "FILE"),
-        (["--out", "RUN"], "--resume goes on with it"),
-        (["--resume", "--out", "RUN", "--latents", "3"], "--latents"),
-        (["--resume", "--out", "BROKEN"], "checkpoint"),
-        (["--resume", "--out", "OTHER"], "checkpoint"),
-        (["--resume", "--out", "NOCONFIG"], "config.json"),
-    ],
-)
-def test_bad_input_ends_in_one_line(
-    options: list[str],
-    message: str,
-    data: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("runners.data.mnist_files._download", _no_network)
-    (tmp_path / "EMPTY").mkdir()
-    (tmp_path / "FILE").write_text("not a folder")
-    if "SAVED" in options:
-        tiny = small.data_set()
-        svi.fit(small.model(), small.amortized(), tiny, batch=20, steps=1, progress=False).save(tmp_path / "SAVED")
-    (tmp_path / "EMPTYBUT").mkdir()
-    (tmp_path / "EMPTYBUT" / "report.html").write_text("mine")
-    for name in ("RUN", "BROKEN", "OTHER", "NOCONFIG", "LOST"):
-        if name in options:
-            svi.main([*data, *TINY, "--out", str(tmp_path / name)])
-    if "BROKEN" in options:
-        checkpoint = tmp_path / "BROKEN" / "checkpoint.pt"
-        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    if "LOST" in options:
-        (tmp_path / "LOST" / "checkpoint.pt").unlink()
-    if "OTHERDATA" in options:
-        # The same file with other contents: what it was called is no proof of what it is.
-        small.write_npz(tmp_path / "blobs.npz", seed=1)
-        options = [*options[:3]]
-    if "OTHER" in options:
-        torch.save({"model": {}}, tmp_path / "OTHER" / "checkpoint.pt")
-    if "NOCONFIG" in options:
-        (tmp_path / "NOCONFIG" / "config.json").unlink()
-    capsys.readouterr()
-    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    placed = [str(tmp_path / option) if option.isupper() else option for option in options]
-    placed = placed if "--data" in options or "--resume" in options else [*placed, *data]
-    placed = placed if "--out" in options else [*placed, "--out", str(tmp_path / "new")]
-    assert message in small.refused(svi.main, capsys, *placed)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
-
-
-def _no_network(*_: object) -> None:
-    raise UsageError("mnist: no network here")
 
 
 def test_resume_without_a_checkpoint_starts_and_says_so(

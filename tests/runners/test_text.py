@@ -472,37 +472,6 @@ def test_a_step_reads_nothing_on_the_host() -> None:
         step(Batch(torch.zeros(2, 5, dtype=torch.long, device="meta"), None, torch.arange(2, device="meta")))
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--text nowhere.txt", "nowhere.txt"),
-        ("--batch 100000", "batch, length"),
-        ("--order sideways", "--order"),
-        ("--temperature 0.5", "--temperature"),
-        ("--recite 100000", "--recite"),
-        ("--recite 1", "--recite"),
-        ("--rare 100000", "--rare"),
-        ("--dropout 1", "--dropout"),
-        ("--preset s2", "--preset"),
-        ("--write nowhere", "nowhere"),
-        ("--write nowhere --steps 3", "--steps"),
-        ("--epochs 1 --steps 3", "--epochs"),
-    ],
-)
-def test_bad_input_ends_in_one_line(
-    line: str, message: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    given = line.split() + ([] if "--write" in line else ["--out", str(tmp_path / "new")])
-    given += [] if "--text" in line or "--write" in line else ["--text", str(file)]
-    with pytest.raises(SystemExit) as ended:
-        main(given)
-    assert ended.value.code == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("text: mow")]
-    assert len(said) == 1
-    assert message in said[0]
-    assert not (tmp_path / "new").exists()
-
-
 def test_a_short_text_is_looked_at_in_one() -> None:
     """As it is recited: in parts, their beginnings from zeros would decide which model is the best."""
     data = small_corpus()
