@@ -2,18 +2,20 @@
 
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from ppl_models import UsageError
-from runners import gan, svi
+from runners import gan, svi, text
 from runners.check import OURS
 from runners.fit import Fit
 from runners.gan_fit import GanFit
 from runners.loop.command import newest
 from runners.loop.folder import RunFolder
+from runners.text_fit import TextFit
 
-__all__ = ["load_run", "newest_or_quick"]
+__all__ = ["kind_of", "load_any", "load_run", "newest_or_quick"]
 
 
 def load_run(
@@ -38,7 +40,7 @@ def load_run(
     """
     own = {name: named for name, named in (("model", model), ("guide", guide)) if named is not None}
     config = RunFolder(folder).read_json("config.json")
-    if isinstance(config, dict) and "generator" in config:
+    if kind_of(config) == "gan":
         if own:
             raise UsageError(f"--{next(iter(own))}: {folder} is a run of a GAN")
         return gan.load(folder, data_root=data_root, device=device)
@@ -53,6 +55,23 @@ def load_run(
         if kind.__module__.partition(".")[0] in OURS:
             raise UsageError(f"--{name}: the {name} of {folder} is the toolkit's {kind.__name__}; leave it out")
     return fit
+
+
+def load_any(folder: Path, **own: str) -> Fit | GanFit | TextFit:
+    """The fit of a run folder of svi.py, gan.py or text.py; `own` is for `svi.load`, without effect on the others.
+
+    Raises:
+        UsageError: It is none.
+    """
+    kind = kind_of(RunFolder(folder).read_json("config.json"))
+    return svi.load(folder, **own) if kind == "svi" else {"gan": gan, "text": text}[kind].load(folder)
+
+
+def kind_of(config: Any) -> Literal["svi", "gan", "text"]:
+    """The command whose runs have such a config.json, whether it made this one or a fit was saved in Python."""
+    if not isinstance(config, dict):
+        return "svi"
+    return "gan" if "generator" in config else "text" if "order" in config else "svi"
 
 
 def newest_or_quick(*, adversarial: bool = False) -> Path:

@@ -9,10 +9,10 @@ import torch
 
 from runners.fit import Fit
 from runners.gan_fit import GanFit
-from runners.metrics.classifiers import classifier
+from runners.metrics.classifiers import Trained, classifier
 from runners.metrics.measures import COLUMNS, cell, measure
 
-__all__ = ["over_seeds", "rows", "sample_quality", "several"]
+__all__ = ["over_seeds", "reporting", "rows", "sample_quality", "several"]
 
 UNLIKE = ("seed", "device", "threads", "versions", "options", "source", "data_root", "quick")
 """What may differ in the config.json of runs that are alike but for their seeds."""
@@ -22,7 +22,13 @@ REPORTING = 0
 
 
 def sample_quality(
-    fit: Fit | GanFit, *, images: int, split: str = "test", seed: int = 0, classifiers: Path | None = None
+    fit: Fit | GanFit,
+    *,
+    images: int,
+    split: str = "test",
+    seed: int = 0,
+    classifiers: Path | None = None,
+    trained: Trained | None = None,
 ) -> dict[str, Any]:
     """Every measure of a fit's samples, and of real images in their place.
 
@@ -32,12 +38,12 @@ def sample_quality(
         split: Which images they are compared with.
         seed: Of the samples and of the choice of images.
         classifiers: Where the classifier whose features are used is kept.
+        trained: That classifier, by default the one that reports on the fit's data.
 
     Returns:
         What `measure` does; of a GAN whose best generator was kept, the same of that under `best`, with its `step`.
     """
-    with torch.autocast(fit.device.type, enabled=False):  # whatever the samples are made in
-        trained = classifier(fit.data, seed=REPORTING, folder=classifiers, device=fit.device, progress=fit.progress)
+    trained = trained or reporting(fit, classifiers=classifiers)
 
     def measured(**which: Any) -> dict[str, Any]:
         drawn = fit.samples(images, seed=seed, **which)
@@ -48,6 +54,12 @@ def sample_quality(
     if isinstance(fit, GanFit) and fit.selection is not None and fit.selection.state is not None:
         found["best"] = {"step": fit.selection.step, **measured(which="best")}
     return found
+
+
+def reporting(fit: Fit | GanFit, *, classifiers: Path | None = None) -> Trained:
+    """The classifier that reports on samples of a fit's data, trained or read from where it is kept."""
+    with torch.autocast(fit.device.type, enabled=False):  # whatever the samples are made in
+        return classifier(fit.data, seed=REPORTING, folder=classifiers, device=fit.device, progress=fit.progress)
 
 
 def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:

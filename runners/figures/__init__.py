@@ -1,6 +1,7 @@
 """Pictures without global state: every function returns a figure, `save` writes it, `report` gathers a run's."""
 
 from runners.figures.adversarial import generator_losses
+from runners.figures.comparisons import differences, surprise_along
 from runners.figures.curves import curves
 from runners.figures.images import filmstrips, grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
@@ -16,6 +17,7 @@ __all__ = [
     "active_units",
     "annealing",
     "curves",
+    "differences",
     "filmstrips",
     "gaps",
     "generator_losses",
@@ -31,5 +33,6 @@ __all__ = [
     "report",
     "save",
     "surprise",
+    "surprise_along",
     "temperatures",
 ]

@@ -12,7 +12,7 @@ from torchvision.utils import make_grid
 
 from runners.figures.save import DPI
 
-__all__ = ["filmstrips", "grid", "interpolation", "panels", "reconstruction_rows"]
+__all__ = ["filmstrips", "grid", "image_rows", "interpolation", "panels", "reconstruction_rows", "text_width"]
 
 # All lengths are pixels at DPI; text sizes are points.
 FIGURE_WIDTH, GRID_WIDTH, GRID_HEIGHT = 2200, 1000, 1600
@@ -85,10 +85,30 @@ def filmstrips(groups: Sequence[Mapping[str, Tensor]]) -> Figure:
         labels += rows
         pictures += [picture, torch.ones(height // 2, *picture.shape[1:])]
         top += len(picture) + height // 2
-    margin = 2 * MARGIN + max(_text_width(line, LABEL) for label in labels for line in label.split("\n"))
+    margin = 2 * MARGIN + max(text_width(line, LABEL) for label in labels for line in label.split("\n"))
     figure, (axes,) = _layout({"": torch.cat(pictures[:-1])}, left=margin)
     axes.set_yticks(ticks, labels, fontsize=LABEL)
     return figure
+
+
+def image_rows(rows: Mapping[str, Tensor], *, left: int, bottom: int) -> tuple[Figure, Axes, dict[str, float]]:
+    """The same rows without labels, with room for what is drawn beside and below them, and where their middles are.
+
+    Args:
+        rows: As for `reconstruction_rows`.
+        left: Pixels of room at the left.
+        bottom: Pixels of room below.
+
+    Returns:
+        The figure, the axes of the images, and per label the height of its row there.
+    """
+    shapes = {(len(images), *images.shape[-2:]) for images in rows.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"expected rows of one (N, H, W), found {sorted(shapes) or 'no rows'}")
+    ((count, height, _),) = shapes
+    images = torch.cat([_checked(images).expand(-1, 3, -1, -1) for images in rows.values()])
+    figure, (axes,) = _layout({"": _assemble(images, columns=count)}, left=left, bottom=bottom)
+    return figure, axes, {label: _centre(row, height) for row, label in enumerate(rows)}
 
 
 def interpolation(strips: Tensor, *, weights: Tensor | Sequence[float]) -> Figure:
@@ -140,7 +160,7 @@ def _assemble(images: Tensor, *, columns: int) -> Tensor:
     return make_grid(images, nrow=columns, padding=_padding(images.shape[-1]), pad_value=1.0).permute(1, 2, 0)
 
 
-def _text_width(text: str, size: float) -> int:
+def text_width(text: str, size: float) -> int:
     """Pixels that `text` takes; hinting widens it by up to a twentieth."""
     return math.ceil(1.05 * TextPath((0, 0), text, size=size).get_extents().width * DPI / 72) if text.strip() else 0
 
@@ -157,7 +177,7 @@ def _layout(
     room = min(GRID_WIDTH, FIGURE_WIDTH // len(grids))
     scale = max(1, min(room // width, GRID_HEIGHT // height, LARGEST_PIXEL))
     top = 48 if any(grids) else 0
-    cells = [max(scale * picture.shape[1], _text_width(title, TITLE)) for title, picture in grids.items()]
+    cells = [max(scale * picture.shape[1], text_width(title, TITLE)) for title, picture in grids.items()]
     total_width = left + sum(cells) + GAP * (len(cells) - 1) + right
     total_height = top + scale * height + bottom
     # One ulp up, because x / DPI * DPI may fall just below x, and the canvas is cut to whole pixels.
