@@ -89,6 +89,7 @@ class Fit(Run):
         out: The run folder to write.
         origin: What to add to config.json.
         progress: Whether to show a progress bar.
+        tensorboard: Whether rows and pictures are written into the run folder as TensorBoard's events too.
 
     Attributes:
         history: Rows of training figures and the number of steps done.
@@ -120,6 +121,7 @@ class Fit(Run):
         out: Path | str | None = None,
         origin: dict[str, Any] | None = None,
         progress: bool = True,
+        tensorboard: bool = False,
     ) -> None:
         device = device_or_default(device)
         data, objective = data.to(device), ELBO() if objective is None else objective
@@ -162,6 +164,7 @@ class Fit(Run):
             out=out,
             origin=origin,
             progress=progress,
+            tensorboard=tensorboard,
         )
 
     def __repr__(self) -> str:

@@ -37,7 +37,7 @@ from runners.origin import config_in, data_again, data_of, length_of, origin_of,
 
 __all__ = ["fit", "load", "main"]
 
-NOT_IN_CONFIG = {"data", "classifier", "graph", "device", "out", "origin", "progress"}
+NOT_IN_CONFIG = {"data", "classifier", "graph", "device", "out", "origin", "progress", "tensorboard"}
 
 SELECTING = 1
 """The seed of the classifier that chooses; what reports is another one, of seed 0."""
@@ -129,6 +129,7 @@ def build(options: Options, folder: RunFolder, *, data: DataSet | None = None) -
         "every": every,
         "classifier": chooses,
         "graph": options["graph"],
+        "tensorboard": options["tensorboard"],
         "device": device,
     }
     return GanFit(generator, critic, data, **made, out=folder.path, origin=origin)

@@ -81,6 +81,7 @@ class GanFit(Run):
         out: The run folder to write.
         origin: What to add to config.json.
         progress: Whether to show a progress bar.
+        tensorboard: Whether rows and pictures are written into the run folder as TensorBoard's events too.
 
     Raises:
         UsageError: The pieces or the settings do not fit together.
@@ -116,6 +117,7 @@ class GanFit(Run):
         out: Path | str | None = None,
         origin: dict[str, Any] | None = None,
         progress: bool = True,
+        tensorboard: bool = False,
     ) -> None:
         device = device_or_default(device)
         data = data.to(device)
@@ -175,6 +177,7 @@ class GanFit(Run):
             out=out,
             origin=origin,
             progress=progress,
+            tensorboard=tensorboard,
         )
 
     def __repr__(self) -> str:

@@ -69,6 +69,7 @@ DEFAULTS: Options = {
     "seed": 0,
     "device": None,
     "graph": None,
+    "tensorboard": False,
     "quick": False,
 }
 

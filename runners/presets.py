@@ -55,6 +55,7 @@ DEFAULTS: Options = {
     "seed": 0,
     "device": None,
     "graph": None,
+    "tensorboard": False,
     "quick": False,
 }
 

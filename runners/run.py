@@ -24,6 +24,7 @@ from runners.loop.capture import graphed
 from runners.loop.checkpoint import OfRank, Part, load_checkpoint, save_checkpoint
 from runners.loop.command import interrupted
 from runners.loop.errors import first_line
+from runners.loop.events import Events, check_installed
 from runners.loop.folder import RunFolder
 from runners.loop.history import WINDOW, Diverged, History
 from runners.loop.random import RandomState, forked
@@ -53,6 +54,7 @@ class Run:
         out: The run folder to write.
         origin: What to add to config.json.
         progress: Whether to show a progress bar.
+        tensorboard: Whether rows and pictures are written into the run folder as TensorBoard's events too.
 
     Attributes:
         history: Rows of training figures and the number of steps done.
@@ -77,6 +79,7 @@ class Run:
         out: Path | str | None,
         origin: Mapping[str, Any] | None,
         progress: bool,
+        tensorboard: bool = False,
     ) -> None:
         steps, every, precision = (settings[name] for name in ("steps", "every", "precision"))
         if not 1 <= every <= WINDOW:
@@ -95,6 +98,11 @@ class Run:
         self.pieces, self.data, self.device, self.settings = dict(pieces), data, device, dict(settings)
         self.origin, self.progress, self.stopped, self.graph = dict(origin or {}), progress, None, graph
         self.folder = None if out is None else RunFolder(Path(out))
+        if tensorboard:
+            if out is None:
+                raise UsageError("tensorboard: its events are written into the run folder, expected out=")
+            check_installed()
+        self.tensorboard, self._events = tensorboard, None
         self.history = History(averaged=processes.mean_over_ranks if processes.count() > 1 else None)
         self._step, self._frozen = step, list(frozen)
         self._begun = self._rehearsed = self._remarked = False
@@ -127,6 +135,8 @@ class Run:
         for piece in self.pieces.values():
             if isinstance(piece, nn.Module):
                 piece.train()  # Echo in eval mode, for one, makes its noise of an old bank
+        if self.tensorboard and processes.rank() == 0:
+            self._events = Events(self.folder.path, step=self.history.step, rows=self.history.rows)
         self.unite()  # ranks start from different random numbers
         optimizers = [part for part in self._parts.values() if isinstance(part, torch.optim.Optimizer)]
         with self._random.active(), evaluating(*self._frozen):
@@ -150,6 +160,8 @@ class Run:
                     raise
                 raise UsageError(f"step {self.history.step} left the finite numbers: {first_line(error)}") from error
             finally:
+                if self._events:
+                    self._events.close()
                 if self.folder:
                     self.folder.unlock()
         self.unite()
@@ -210,6 +222,8 @@ class Run:
         """What rank 0 does between two steps, so many done: a picture into the folder, where one is due."""
         if self.folder and self.settings["pictures"] and self.due(step, self.settings["pictures"]):
             self.draw(step)
+            if self._events:
+                self._events.pictures(step)
 
     def due(self, step: int, times: int) -> bool:
         """Whether something that is to be done so many times in a run is to be done after a step."""
@@ -308,6 +322,8 @@ class Run:
         row |= self.measured()  # the history's own row, so that a checkpoint has it too
         if self.folder:
             self.folder.append(row)
+        if self._events:
+            self._events.row(row)
         remark = None if self._remarked else self.remark()
         if remark:
             self._remarked = True

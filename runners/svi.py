@@ -165,6 +165,7 @@ def build(options: Options, folder: RunFolder, *, data: DataSet | None = None) -
         every=every,
         optimizer=optimizer_of(options),
         graph=options["graph"],
+        tensorboard=options["tensorboard"],
         device=device_of(options["device"]),
         out=folder.path,
         origin=origin_of(options | {"init": init_of(options)}, data, command="svi"),

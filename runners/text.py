@@ -84,7 +84,14 @@ def load(
                 raise UsageError(f"{run.path}: was not made by text.py; give the text as data=")
             moved = {} if data_root is None else {"data_root": data_root}
             data = corpus_of(config["options"] | moved)
-        names = inspect.signature(TextFit).parameters.keys() - {"data", "device", "out", "origin", "progress"}
+        names = inspect.signature(TextFit).parameters.keys() - {
+            "data",
+            "device",
+            "out",
+            "origin",
+            "progress",
+            "tensorboard",
+        }
         settings = {name: rebuild(config[name]) for name in names}
         made = TextFit(data=data, device=device, **settings)
     return made.restore(run)
@@ -143,7 +150,8 @@ def build(options: Options, folder: RunFolder) -> TextFit:
     if options["text"] is None:
         options = options | {"text": default_text(Path(options["data_root"] or default_root()))}
     data, origin = corpus_of(options), {"command": "text", "options": as_written(options, file="text", names=TEXTS)}
-    settings = settings_of(options, data) | {"device": device, "out": folder.path}
+    settings = settings_of(options, data)
+    settings |= {"device": device, "out": folder.path, "tensorboard": options["tensorboard"]}
     return TextFit(model_of(options, data), data, origin=origin, **settings)
 
 

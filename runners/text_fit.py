@@ -54,6 +54,7 @@ class TextFit(Run):
         out: The run folder to write.
         origin: What to add to config.json.
         progress: Whether to show a progress bar.
+        tensorboard: Whether rows and pictures are written into the run folder as TensorBoard's events too.
 
     Attributes:
         best: The model of the least surprise at a look, and what that was.
@@ -79,6 +80,7 @@ class TextFit(Run):
         out: Path | str | None = None,
         origin: dict[str, Any] | None = None,
         progress: bool = True,
+        tensorboard: bool = False,
     ) -> None:
         device = device_or_default(device)
         data = data.to(device)
@@ -113,6 +115,7 @@ class TextFit(Run):
             out=out,
             origin=origin,
             progress=progress,
+            tensorboard=tensorboard,
         )
         step.stream = self._stream
 

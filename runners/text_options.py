@@ -51,6 +51,7 @@ DEFAULTS: Options = {
     "precision": "float32",
     "seed": 0,
     "device": None,
+    "tensorboard": False,
     "quick": False,
 }
 

@@ -28,7 +28,7 @@ __all__ = [
 
 Options = dict[str, Any]
 
-NOT_SETTINGS = ("data_root", "device", "graph", "images", "updates", "evidence", "text")
+NOT_SETTINGS = ("data_root", "device", "graph", "images", "updates", "evidence", "text", "tensorboard")
 """Options that may change when a run is resumed: they say where it is and what to report, not what it is."""
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EFBIG)

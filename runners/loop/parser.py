@@ -81,6 +81,8 @@ def add_run_options(group: Any) -> None:
     add("--device", help="cpu, cuda, cuda:1 … (default: CUDA where there is one)")
     add("--precision", choices=["float32", "bf16"], help="of the networks; densities are float32")
     add("--out", type=given_path, help="the run folder itself (default: a new one under runs/)")
+    switch = argparse.BooleanOptionalAction
+    add("--tensorboard", action=switch, help="rows and pictures as TensorBoard's events too, in the run folder")
     add("--resume", action="store_true", help="go on with the run in --out, or with the newest one")
     add("--quick", action="store_true", help="a few hundred steps, to see that all is well")
 
