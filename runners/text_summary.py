@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from runners import figures
 from runners.data import DataSet
 from runners.loop.atomic import write_atomically
 from runners.metrics.ngrams import ngram_surprise
+from runners.tempering import entropy
 from runners.writing import write
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ __all__ = [
     "baselines",
     "final_figures",
     "lines",
+    "repetition",
     "result",
     "surprise_figure",
     "temperature_study",
+    "words",
     "write_texts",
 ]
 
@@ -58,7 +60,8 @@ def result(fit: "TextFit") -> dict[str, Any]:
         "test": _read(fit, "last"),
     }
     if fit.best.state is not None:
-        found["best"] = {"step": fit.best.step, **_read(fit, "best")}
+        same = fit.best.step == fit.history.step
+        found["best"] = {"step": fit.best.step, **(found["test"] if same else _read(fit, "best"))}
     return found | {"baselines": baselines(fit.data), "temperatures": temperature_study(fit)}
 
 
@@ -72,29 +75,42 @@ def baselines(data: DataSet) -> dict[str, float]:
     return found
 
 
-def temperature_study(fit: "TextFit") -> list[dict[str, Any]]:
-    """For each temperature a text, the entropy that its characters were drawn with, and the share of known words.
+def temperature_study(fit: "TextFit", temperatures: Sequence[float] = TEMPERATURES) -> list[dict[str, Any]]:
+    """For each temperature a text, the entropy that characters were drawn with, known words, and repetition.
 
-    Entropy is in nats per character, of the distribution after tempering; a word is known that is in the text that
-    was trained on.
+    Entropy is in nats per character, of the distribution after tempering, with its standard error over several texts;
+    a word is known that is in the text that was trained on; of both words and repetition the share is given.
     """
     model = fit.trained()
     known, rows = set(words(fit.data.train.read())), []
     with fit.aside():
-        for temperature in TEMPERATURES:
+        for temperature in temperatures:
             drawn = write(model, LENGTH, rows=TEXTS, temperature=temperature, seed=fit.settings["seed"])
             codes, log_probs = zip(*drawn, strict=True)
             texts = [model.text_of(row) for row in torch.stack(codes, 1).tolist()]
             found = [word for text in texts for word in words(text)]
+            entropies = torch.stack([entropy(each) for each in log_probs]).double().mean(0)
             rows.append(
                 {
                     "temperature": temperature,
-                    "entropy": float(torch.stack([_entropy(each) for each in log_probs]).mean()),
+                    "entropy": float(entropies.mean()),
+                    "entropy_se": float(entropies.std()) / TEXTS**0.5,
                     "known_words": sum(word in known for word in found) / max(len(found), 1),
+                    "repetition": sum(map(repetition, texts)) / len(texts),
                     "text": texts[0],
                 }
             )
     return rows
+
+
+def repetition(text: str, size: int = 4) -> float:
+    """The share of a text's runs of so many words that stood in it before.
+
+    One minus distinct runs over all of them: seq-rep-4 of Welleck et al. 2020, arXiv:1908.04319, on words.
+    """
+    found = words(text)
+    runs = list(zip(*(found[first:] for first in range(size)), strict=False))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def words(text: str) -> list[str]:
@@ -152,8 +168,3 @@ def _curves(fit: "TextFit", baselines: Mapping[str, float]) -> Figure:
     }
     ngram = f"{ORDER}-gram"
     return figures.curves(runs, references={f"nats_per_character: {ngram}": baselines[ngram]})
-
-
-def _entropy(log_probs: Tensor) -> Tensor:
-    """Of each distribution, `(*, characters)`, in nats; what has no probability adds nothing."""
-    return -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)

@@ -1,4 +1,4 @@
-"""Pictures of text: how much it surprises a model, and what temperatures do."""
+"""Pictures of text: how much it surprises models, and what temperatures do."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -66,20 +67,30 @@ def surprise(text: str, nats: Tensor) -> Figure:
     return figure
 
 
-def temperatures(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Entropy and known words against the temperature, and how texts at the lowest, 1 and the highest begin.
+def temperatures(rows: Sequence[Mapping[str, Any]], *, highest: float | None = None) -> Figure:
+    """Entropy, known words and repetition against the temperature, and texts at the lowest, 1 and the highest.
 
     Args:
-        rows: Per temperature `temperature`, `entropy`, `known_words` and `text`.
+        rows: Per temperature `temperature`, `entropy`, `known_words` and `text`; and, where they are to be drawn,
+            `repetition`, and of a text that was read `entropy_reading` and `surprise_reading`.
+        highest: The largest entropy that there could be, a line.
     """
     figure = Figure(figsize=(12, 7), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.2))
     at = [row["temperature"] for row in rows]
     left, right = above.subplots(1, 2)
-    left.plot(at, [row["entropy"] for row in rows], marker="o", markersize=4)
+    lines = {
+        "entropy": "entropy, writing",
+        "entropy_reading": "entropy, reading the test text",
+        "surprise_reading": "surprise at the test text",
+    }
+    _lines(left, at, rows, lines)
+    if highest is not None:
+        left.axhline(highest, color="0.25", linewidth=1.2, linestyle="--", label=f"uniform {highest:.2f}")
+        left.set_ylim(top=1.15 * highest)
     left.set_ylabel("nats per character", fontsize=9)
     left.set_title("entropy of the characters drawn", fontsize=11)
-    right.plot(at, [100 * row["known_words"] for row in rows], marker="o", markersize=4)
+    _lines(right, at, rows, {"known_words": "words known", "repetition": "four words in a row repeated"}, scale=100)
     right.set_ylabel("%", fontsize=9)
     right.set_title("words that the training text has", fontsize=11)
     for axes in (left, right):
@@ -88,6 +99,9 @@ def temperatures(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+        if len(axes.lines) > 1:
+            axes.set_title("entropy and surprise" if axes is left else "words", fontsize=11)
+            axes.legend(fontsize=9, frameon=False)
     middle = min(rows, key=lambda row: abs(row["temperature"] - 1))
     shown = {row["temperature"]: row for row in (rows[0], middle, rows[-1])}
     for axes, row in zip(below.subplots(1, len(shown), squeeze=False)[0], shown.values(), strict=True):
@@ -103,8 +117,17 @@ def temperatures(rows: Sequence[Mapping[str, Any]]) -> Figure:
             transform=axes.transAxes,
         )
         axes.set_axis_off()
-        axes.set_title(f"temperature {row['temperature']}", fontsize=11, loc="left")
+        axes.set_title(f"temperature {row['temperature']:g}", fontsize=11, loc="left")
     return figure
+
+
+def _lines(
+    axes: Axes, at: Sequence[float], rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], *, scale: float = 1.0
+) -> None:
+    """A line for each column that rows have."""
+    for name, label in names.items():
+        if all(name in row for row in rows):
+            axes.plot(at, [scale * row[name] for row in rows], marker="o", markersize=4, label=label)
 
 
 def _drawable(character: str) -> str:

@@ -6,7 +6,7 @@ the runs by the names that tables give them; and `answer(made, quick)`, which dr
 
 from types import ModuleType
 
-from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion
+from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, temperature
 
 __all__ = ["STUDIES"]
 
@@ -15,6 +15,7 @@ STUDIES: dict[str, ModuleType] = {
     "q5": annealing,
     "q6": constraint,
     "q8": balance,
+    "q11": temperature,
     "q12": rate_and_distortion,
 }
 """By the courses' numbers."""

@@ -25,12 +25,13 @@ from runners.data import DataSet, Text, corpus
 from runners.loop.history import History
 from runners.metrics.ngrams import ngram_surprise
 from runners.reading import surprise
+from runners.tempering import tempered
 from runners.text import main
 from runners.text_fit import TextFit
 from runners.text_options import DEFAULTS, PRESETS, corpus_of
 from runners.text_step import TextStep
 from runners.text_summary import baselines, words
-from runners.writing import tempered, write
+from runners.writing import write
 
 LINES = "".join(f"{n} men went to mow, went to mow a meadow;\n" for n in range(60))
 

@@ -1,0 +1,75 @@
+"""Entropy and temperature: the derivative against autograd, limits, and where surprise is least."""
+
+import math
+
+import pytest
+import torch
+
+from ppl_models import CharGRU
+from runners.data import Text
+from runners.reading import surprise, tempered_reading
+from runners.tempering import entropy, entropy_slope, tempered
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
+def test_the_entropys_slope_is_its_derivative(temperature: float) -> None:
+    logits = 3 * torch.randn(7, 5, dtype=torch.float64)
+    at = torch.full((7, 1), temperature, dtype=torch.float64, requires_grad=True)
+    log_probs = (logits / at).log_softmax(-1)
+    entropies = entropy(log_probs)
+    torch.testing.assert_close(entropies, torch.distributions.Categorical(logits=logits / at).entropy())
+    (slope,) = torch.autograd.grad(entropies.sum(), at)
+    found = entropy_slope(tempered(logits, temperature=temperature), temperature)
+    torch.testing.assert_close(found, slope.squeeze(-1))
+    energies = -logits
+    mean = (log_probs.exp() * energies).sum(-1, keepdim=True)
+    variance = (log_probs.exp() * (energies - mean).square()).sum(-1)
+    torch.testing.assert_close(found, (variance / temperature**3).detach())
+    assert (found > 0).all()
+
+
+def test_limits() -> None:
+    logits = torch.randn(7, 5, dtype=torch.float64)
+    for temperature in (0.0, 1e-3):
+        cold = tempered(logits, temperature=temperature)
+        torch.testing.assert_close(entropy(cold), torch.zeros(7, dtype=torch.float64), atol=1e-2, rtol=0)
+        assert entropy_slope(cold, 1e-3).isfinite().all()
+    hot = tempered(logits, temperature=1e6)
+    torch.testing.assert_close(entropy(hot), torch.full((7,), math.log(5), dtype=torch.float64))
+    alike = tempered(torch.zeros(2, 5, dtype=torch.float64), temperature=0.3)
+    torch.testing.assert_close(entropy_slope(alike, 0.3), torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def text_and_model() -> tuple[Text, CharGRU]:
+    text = Text(torch.randint(0, 4, (90,), dtype=torch.int32), "abcd")
+    model = CharGRU("abcd", hidden=6, layers=1).double().eval()
+    # Odds that the text does not have, so that it is a temperature above 1 that suits it.
+    model.head.weight.data.mul_(4)
+    return text, model
+
+
+def test_a_tempered_reading_is_that_of_each_conditional() -> None:
+    text, model = text_and_model()
+    temperatures = (0.3, 1.0, 2.5)
+    found = tempered_reading(model, text, temperatures, rows=3, size=8)
+    x = text.codes.long().view(3, 30)
+    logits = model.logits(x[:, :-1])[0].detach()
+    for row, temperature in zip(found, temperatures, strict=True):
+        each = torch.distributions.Categorical(logits=logits / temperature)
+        assert row["temperature"] == temperature
+        assert row["surprise"] == pytest.approx(-float(each.log_prob(x[:, 1:]).mean()))
+        assert row["entropy"] == pytest.approx(float(each.entropy().mean()))
+    assert found[1]["surprise"] == pytest.approx(float(surprise(model, text, rows=3).mean()))
+    step = 1e-4
+    above, below = tempered_reading(model, text, [1 + step, 1 - step], rows=3)
+    assert found[1]["slope"] == pytest.approx((above["entropy"] - below["entropy"]) / (2 * step), rel=1e-5)
+
+
+def test_surprise_is_least_where_it_meets_the_entropy() -> None:
+    text, model = text_and_model()
+    temperatures = [1.0 + 0.02 * n for n in range(1000)]
+    found = tempered_reading(model, text, temperatures)
+    least = min(range(1000), key=lambda n: found[n]["surprise"])
+    assert 0 < least < 999
+    apart = [row["entropy"] - row["surprise"] for row in found]
+    assert apart[least - 1] < 0 < apart[least + 1]
