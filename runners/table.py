@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,11 +43,13 @@ def text_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def cell(value: Any, error: float | None = None) -> str:
-    """A figure as it is read: what was set as it was typed, what was measured to two decimals or three digits."""
+    """A figure as it is read: what was set as typed, what was measured to two decimals, three digits or its error's."""
     if value is None:
         return ""
     if error is not None:
-        return f"{value:.2f} ± {error:.2f}"
+        # So many decimals that the error has a digit.
+        digits = min(max(2, -math.floor(math.log10(error))), 5) if error > 0 else 2
+        return f"{value:.{digits}f} ± {error:.{digits}f}"
     if isinstance(value, float):
         short = f"{value:g}"
         if float(short) == value and len(short) < 7:

@@ -11,7 +11,7 @@ from runners.figures.paths import path_energies
 from runners.figures.rate_distortion import rate_distortion
 from runners.figures.report import report
 from runners.figures.save import png_bytes, save
-from runners.figures.text import surprise, temperatures
+from runners.figures.text import sequences, surprise, temperatures
 
 __all__ = [
     "active_units",
@@ -32,6 +32,7 @@ __all__ = [
     "reconstruction_rows",
     "report",
     "save",
+    "sequences",
     "surprise",
     "surprise_along",
     "temperatures",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import cycle
 from textwrap import wrap
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ft2font import FT2Font
 from torch import Tensor
 
-__all__ = ["surprise", "temperatures"]
+__all__ = ["sequences", "surprise", "temperatures"]
 
 COLUMNS = 72
 HIGHEST = 6.0
@@ -118,6 +119,46 @@ def temperatures(rows: Sequence[Mapping[str, Any]], *, highest: float | None = N
         )
         axes.set_axis_off()
         axes.set_title(f"temperature {row['temperature']:g}", fontsize=11, loc="left")
+    return figure
+
+
+def sequences(rows: Sequence[Mapping[str, Any]], by_place: Mapping[tuple[str, int], Sequence[float]]) -> Figure:
+    """What models trained in sequences of several lengths and orders make of a text, read in two ways, and by place.
+
+    Args:
+        rows: For each model `order`, `length`, `carried` and `from_zeros`, nats per character.
+        by_place: For each order and length nats of the character after 1, 2, … were read, the state zeros before.
+    """
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    carried, zeros, places = figure.subplots(1, 3)
+    orders = list(dict.fromkeys(row["order"] for row in rows))
+    lengths = sorted({row["length"] for row in rows})
+    for order, colour, marker in zip(orders, colormaps["tab10"].colors, "osD^v", strict=False):
+        own = sorted((row for row in rows if row["order"] == order), key=lambda row: row["length"])
+        for axes, name in ((carried, "carried"), (zeros, "from_zeros")):
+            nats = [row[name] for row in own]
+            axes.plot([row["length"] for row in own], nats, color=colour, marker=marker, markersize=5, label=order)
+    for axes, title in ((carried, "read with the state carried"), (zeros, "read as sequences, each from zeros")):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(lengths, [str(length) for length in lengths])
+        axes.set_xlabel("length of the sequences trained on", fontsize=9)
+        axes.set_title(title, fontsize=11)
+        axes.legend(fontsize=9, frameon=False, title="state in training" if axes is carried else None)
+    styles = dict(zip(reversed(lengths), cycle(("-", "--", ":", "-.")), strict=False))
+    for (order, length), nats in by_place.items():
+        colour = colormaps["tab10"].colors[orders.index(order)]
+        places.plot(range(1, len(nats) + 1), nats, color=colour, linestyle=styles[length], label=f"{order}, {length}")
+    places.set_xscale("log", base=2)
+    places.xaxis.set_major_formatter("{x:g}")
+    places.set_xlabel("characters read since zeros", fontsize=9)
+    places.set_title("from zeros, by place", fontsize=11)
+    places.legend(fontsize=8, frameon=False)
+    for axes in (carried, zeros, places):
+        axes.set_ylabel("nats per character", fontsize=9)
+        axes.tick_params(labelsize=9)
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

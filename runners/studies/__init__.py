@@ -6,7 +6,7 @@ the runs by the names that tables give them; and `answer(made, quick)`, which dr
 
 from types import ModuleType
 
-from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, temperature
+from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, sequences, temperature
 
 __all__ = ["STUDIES"]
 
@@ -17,5 +17,6 @@ STUDIES: dict[str, ModuleType] = {
     "q8": balance,
     "q11": temperature,
     "q12": rate_and_distortion,
+    "q15": sequences,
 }
 """By the courses' numbers."""
