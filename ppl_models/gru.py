@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import UsageError
+from ppl_models.layers import Gates
 
 __all__ = ["GRU"]
 
@@ -78,7 +79,7 @@ class _ResetBefore(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, *, batch_first: bool) -> None:
         super().__init__()
-        self.read, self.gates = nn.Linear(inputs, 3 * hidden), nn.Linear(hidden, 2 * hidden, bias=False)
+        self.read, self.gates = Gates(inputs, hidden, count=3), Gates(hidden, hidden, count=2, bias=False)
         self.candidate = nn.Linear(hidden, hidden, bias=False)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)  # as torch starts its own

@@ -36,7 +36,7 @@ from runners.loop.parser import (
 )
 from runners.loop.random import forked
 
-__all__ = ["DEFAULTS", "PRESETS", "QUICK", "check_options", "networks_of", "parser", "settings_of"]
+__all__ = ["DEFAULTS", "PRESETS", "PRESET_HELP", "QUICK", "check_options", "networks_of", "parser", "settings_of"]
 
 DEFAULTS: Options = {
     "preset": "s12",
@@ -91,6 +91,7 @@ SLOW: Options = {
 
 PRESETS: dict[str, Options] = {
     "s12": {},
+    "s12-saturating": {"loss": "saturating"},
     "s13": {"loss": "wgan-gp"},
     "s14": SLOW
     | {
@@ -106,11 +107,14 @@ PRESETS: dict[str, Options] = {
     },
     "s14-mlp": SLOW | {"networks": "mlp"},
     "s14-mixed": SLOW | {"networks": "mixed"},
+    "s17": {"path_energy": 1.0},
 }
 
 PRESET_HELP = (
-    "settings by name, which other options change: s12 a GAN (the default), s13 a WGAN with gradient penalty, s14 a "
-    "DCGAN for colour photographs, s14-mlp fully connected and s14-mixed its generator with two convolutions"
+    "settings by name, which other options change: s12 a GAN (the default; s12-saturating by "
+    "its first loss), s13 a WGAN with gradient penalty, s14 a "
+    "DCGAN for colour photographs, s14-mlp fully connected and s14-mixed its generator with two "
+    "convolutions, s17 s12 with the energy of paths between latents"
 )
 
 QUICK: Options = {"steps": 300, "pictures": 2, "selection": 0}

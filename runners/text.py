@@ -3,7 +3,8 @@
     python runners/text.py                                     on tiny Shakespeare (S18)
     python runners/text.py --text FILE --rare 10               on a text of your own, without its rare characters
     python runners/text.py --order shuffled                    sequences in any order, their states from zeros
-    python runners/text.py --layers 2 --dropout 0.2 --reset-gate before
+    python runners/text.py --layers 2 --dropout 0.2
+    python runners/text.py --preset s18-course                 the course's gates, reset before the product, and start
     python runners/text.py --preset recite                     does it learn 500 characters by heart?
     python runners/text.py --resume                            go on with the newest run
     python runners/text.py --write RUN --prompt "ROMEO:" --temperature 0.8 --top-k 20

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from guides import CosineSchedule
-from ppl_models import CharGRU, UsageError
+from ppl_models import CharGRU, UsageError, glorot_
 from runners.data import DataSet, corpus
 from runners.data.corpora import SPLITS, TEXTS
 from runners.data.text import ORDERS
@@ -25,7 +25,7 @@ from runners.loop.parser import (
 )
 from runners.loop.random import forked
 
-__all__ = ["DEFAULTS", "PRESETS", "QUICK", "corpus_of", "model_of", "parser", "settings_of"]
+__all__ = ["DEFAULTS", "PRESETS", "PRESET_HELP", "QUICK", "corpus_of", "model_of", "parser", "settings_of"]
 
 DEFAULTS: Options = {
     "preset": "s18",
@@ -40,6 +40,7 @@ DEFAULTS: Options = {
     "embedding": 0,
     "dropout": 0.3,
     "reset_gate": "after",
+    "init": "torch",
     "length": 64,
     "order": "carried",
     "batch": 64,
@@ -57,9 +58,16 @@ DEFAULTS: Options = {
 
 PRESETS: dict[str, Options] = {
     "s18": {},
+    # As far as its settings are known: its update equations, and its TensorFlow layers' start.
+    "s18-course": {"reset_gate": "before", "init": "glorot"},
     # A row that is read from its beginning, as it is recited.
     "recite": {"recite": 500, "hidden": 128, "length": 100, "dropout": 0.0, "batch": 1, "steps": 1000, "lr": 5e-3},
 }
+
+PRESET_HELP = (
+    "settings by name, which other options change: s18 a GRU (the default; s18-course with the course's gates and "
+    "start), recite learns 500 characters by heart"
+)
 
 QUICK: Options = {"steps": 200, "hidden": 128}
 
@@ -70,7 +78,7 @@ def parser(page: str | None) -> Parser:
     """The options of text.py, whose docstring is `page`."""
     parser = Parser("A character-level recurrent model of text.", page)
     add = parser.add_argument
-    add("--preset", choices=list(PRESETS), help="s18 (the default), or recite: learn 500 characters by heart")
+    add("--preset", choices=list(PRESETS), metavar="NAME", help=PRESET_HELP)
     group = parser.add_argument_group("the run")
     add = group.add_argument
     add("--text", metavar="TEXT", help=f"{', '.join(TEXTS)}, or a file in UTF-8 (default: the first that can be had)")
@@ -90,6 +98,7 @@ def parser(page: str | None) -> Parser:
     add(
         "--reset-gate", choices=["after", "before"], help="after the product, as cuDNN has it, or before, as the course"
     )
+    add("--init", choices=["torch", "glorot"], help="how its weights start, glorot with zero biases as the course")
     add = parser.add_argument_group("the optimiser").add_argument
     add("--lr", type=positive_number, help="of Adam, at the start")
     add("--schedule", choices=list(SCHEDULES), help="of its step size: cosine falls to a twentieth")
@@ -126,7 +135,8 @@ def model_of(options: Options, data: DataSet) -> CharGRU:
     """The model that options describe, fresh from the options' seed."""
     with forked(options["seed"], torch.device("cpu")):
         sizes = {name: options[name] for name in ("hidden", "layers", "embedding", "dropout")}
-        return CharGRU(data.train.alphabet, reset_after=options["reset_gate"] == "after", **sizes)
+        made = CharGRU(data.train.alphabet, reset_after=options["reset_gate"] == "after", **sizes)
+        return glorot_(made) if options["init"] == "glorot" else made
 
 
 def settings_of(options: Options, data: DataSet) -> dict[str, Any]:
