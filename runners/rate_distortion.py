@@ -17,6 +17,7 @@ In Python: `rate_distortion(*(svi.fit(VAE(), Amortized(), mnist, ELBO(beta)) for
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -37,6 +38,9 @@ __all__ = ["RateDistortion", "main", "rate_distortion"]
 CURVE = ("rate", "distortion", "elbo")
 """Figures of a point, with standard errors."""
 
+NEAR = 1.0
+"""Nats of rate, closer than which two points have no slope between them that means anything."""
+
 COMMON = ("steps", "images")
 """What all points have in common, unless a sweep was resumed with other options."""
 
@@ -52,6 +56,31 @@ class RateDistortion:
     """
 
     points: list[dict[str, Any]]
+
+    @classmethod
+    def from_results(cls, results: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> "RateDistortion":
+        """The curves of finished runs.
+
+        Args:
+            results: Of each run its `family` and its `beta` or `target`, and its final figures, as in result.json.
+        """
+        return _ordered(_point(result, **about) for about, result in results)
+
+    def chords(self) -> list[dict[str, Any]]:
+        r"""Between neighbours on a curve of KL weights, the slope :math:`-\Delta D / \Delta R`.
+
+        At optima of one family it is between the two weights, :math:`\beta \le -\Delta D / \Delta R \le \beta'`.
+
+        Returns:
+            For each pair `family`, `beta`, `next_beta` and `slope`; where the rate does not fall by more than `NEAR`
+            noise would decide, and the pair is left out.
+        """
+        found = []
+        for one, other in pairwise(self.points):
+            if one["family"] == other["family"] and "beta" in one and one["rate"] - other["rate"] > NEAR:
+                slope = (other["distortion"] - one["distortion"]) / (one["rate"] - other["rate"])
+                found.append({"family": one["family"], "beta": one["beta"], "next_beta": other["beta"], "slope": slope})
+        return found
 
     def show(self) -> Figure:
         """The curves, as a picture."""
@@ -91,15 +120,15 @@ def rate_distortion(
     """
     if len({fit.data.test.fingerprint() for fit in fits}) != 1:
         raise UsageError("expected at least one fit, all with the same test images")
-    points = []
+    results = []
     for position, fit in enumerate(fits):
         beta, target = getattr(fit.objective, "kl_weight", None), getattr(fit.objective, "target", None)
         if not isinstance(beta, int | float) and target is None:
             raise UsageError(f"expected fits by ELBO(beta) or Constrained(target), found {fit.objective!r}")
         name = names[position] if names else family_name(fit.guide)
         varied = {"target": target} if target is not None else {"beta": beta}
-        points.append(_point(fit.result(images=images, updates=updates), family=name, **varied))
-    return _ordered(points)
+        results.append(({"family": name} | varied, fit.result(images=images, updates=updates)))
+    return RateDistortion.from_results(results)
 
 
 @command
@@ -127,8 +156,8 @@ def main(argv: Sequence[str] | None = None) -> RateDistortion:
 
 def _write(folder: RunFolder, points: dict[str, Options], found: dict[str, dict[str, Any] | None]) -> RateDistortion:
     """The curves as far as they are found, written into the sweep's folder."""
-    curves = _ordered(
-        _point(result, family=label(points[name]), **setting(points[name])) for name, result in found.items() if result
+    curves = RateDistortion.from_results(
+        ({"family": label(points[name])} | setting(points[name]), result) for name, result in found.items() if result
     )
     folder.write_json("rate_distortion.json", curves.points)
     write_atomically(folder.path / "rate_distortion.md", lambda file: file.write(f"{curves!r}\n".encode()))

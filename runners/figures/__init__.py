@@ -8,7 +8,7 @@ from runners.figures.inference import active_units, annealing, gaps
 from runners.figures.inversion import inversion
 from runners.figures.mixtures import mixtures
 from runners.figures.paths import path_energies
-from runners.figures.rate_distortion import rate_distortion
+from runners.figures.rate_distortion import rate_distortion, slopes
 from runners.figures.report import report
 from runners.figures.save import png_bytes, save
 from runners.figures.text import sequences, surprise, temperatures
@@ -33,6 +33,7 @@ __all__ = [
     "report",
     "save",
     "sequences",
+    "slopes",
     "surprise",
     "surprise_along",
     "temperatures",

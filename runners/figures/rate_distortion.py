@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["rate_distortion"]
+__all__ = ["rate_distortion", "slopes"]
 
 GREY = "0.55"
 FREE = 1.5
@@ -42,6 +42,39 @@ def rate_distortion(points: Sequence[Mapping[str, Any]], *, title: str | None = 
     axes.set_ylabel("distortion  −E[log p(x | z)], nats per image")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(handles=[*drawn, grey], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    axes.set_title(title or "", fontsize=11)
+    return figure
+
+
+def slopes(chords: Sequence[Mapping[str, Any]], *, title: str | None = None) -> Figure:
+    """The slope between neighbours on rate-distortion curves, against the KL weights of the two.
+
+    Where both are optima, each line meets the diagonal: the slope is between the two weights.
+
+    Args:
+        chords: Each with `family`, `beta`, `next_beta` and `slope`, which is minus the change of the distortion by
+            that of the rate; one that is not above 0 cannot be drawn.
+        title: A line above.
+    """
+    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
+    axes = figure.add_subplot()
+    shown = [chord for chord in chords if chord["slope"] > 0]
+    families = list(dict.fromkeys(chord["family"] for chord in shown))
+    for chord in shown:
+        first, colour = [chord["beta"], chord["next_beta"]], f"C{families.index(chord['family'])}"
+        axes.plot(first, [chord["slope"]] * 2, color=colour, marker="|", markersize=9, linewidth=2, zorder=3)
+    for position, family in enumerate(families):
+        axes.plot([], [], color=f"C{position}", linewidth=2, label=f"{family}, from each weight to the next")
+    ends = [value for chord in shown for value in (chord["beta"], chord["next_beta"], chord["slope"])] or [0.1, 10.0]
+    ends = [min(ends) / 1.5, max(ends) * 1.5]
+    axes.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="slope = β", zorder=1)
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+    axes.set_xlabel("KL weight β")
+    axes.set_ylabel("slope  −ΔD / ΔR")
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
     axes.set_title(title or "", fontsize=11)
     return figure
 
@@ -126,6 +159,7 @@ def _label_points(
                 text += f" at rate {place[0]:,.0f} →"
                 x = right - 0.13 * size[0]
                 candidates = np.array([x, np.interp(x, *_places(curve).T)]) + size * [[0, 0.035], [0, -0.035]]
+            candidates = candidates[candidates[:, 0] > corner[0] + 0.04 * size[0]]  # not over the ticks
             at = _clearest(candidates, busy, size)
             busy = np.concatenate([busy, at[None]])
             label = axes.text(*at, text, color=f"C{position}", fontsize=9, ha="center", va="center", zorder=4)
