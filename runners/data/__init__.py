@@ -14,7 +14,7 @@ from runners.data.drawn_digits import drawn_digits
 from runners.data.image_files import image_folder
 from runners.data.images import Images
 from runners.data.mnist_files import default_root, fashion_mnist, mnist
-from runners.data.sources import NAMES, load
+from runners.data.sources import NAMES, is_image_folder, load
 from runners.data.stream import Stream
 from runners.data.text import Text, TextStream
 
@@ -33,6 +33,7 @@ __all__ = [
     "fashion_mnist",
     "fixed_binarized_mnist",
     "image_folder",
+    "is_image_folder",
     "load",
     "mnist",
 ]

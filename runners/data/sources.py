@@ -10,7 +10,7 @@ from runners.data.drawn_digits import drawn_digits
 from runners.data.image_files import image_folder
 from runners.data.mnist_files import default_root, fashion_mnist, fetch, mnist
 
-__all__ = ["NAMES", "load"]
+__all__ = ["NAMES", "is_image_folder", "load"]
 
 NAMES = ("auto", "mnist", "fashion", "fixed-binarized", "digits")
 
@@ -53,7 +53,7 @@ def load(
         case "digits":
             return drawn_digits(all_train=all_train, binarize=binarize, seed=seed)
     path = root / "binarized-mnist" if name == "fixed-binarized" else Path(name)
-    if name == "fixed-binarized" or path.suffix == ".npz" or any(path.glob("binarized_mnist[._]*")):
+    if name == "fixed-binarized" or path.suffix == ".npz" or _is_binarized(path):
         if binarize != "none":
             raise UsageError(f"--binarize: found {binarize}, expected none, since {path} is binary already")
         return fixed_binarized_mnist(path, all_train=all_train)
@@ -62,6 +62,15 @@ def load(
     if path.is_dir():
         return image_folder(path, size=size, binarize=binarize, seed=seed, root=root)
     raise UsageError(f"--data: found {name!r}, expected {', '.join(NAMES)}, a folder of images or a .npz file")
+
+
+def is_image_folder(name: Path | str | None) -> bool:
+    """Whether `--data` names a folder of images, of any size and in colour, and none of the sets of 28×28 digits."""
+    return name is not None and name not in NAMES and Path(name).is_dir() and not _is_binarized(Path(name))
+
+
+def _is_binarized(path: Path) -> bool:
+    return any(path.glob("binarized_mnist[._]*"))
 
 
 def _mnist_or_digits(root: Path) -> str:

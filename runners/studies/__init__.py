@@ -7,6 +7,14 @@ the runs by the names that tables give them; and `answer(made, quick)`, which dr
 from types import ModuleType
 
 from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, sequences, temperature
+from runners.studies import (
+    annealing,
+    balance,
+    constraint,
+    inner_updates,
+    observation_variance,
+    rate_and_distortion,
+)
 
 __all__ = ["STUDIES"]
 
@@ -16,6 +24,7 @@ STUDIES: dict[str, ModuleType] = {
     "q6": constraint,
     "q8": balance,
     "q11": temperature,
+    "q10": observation_variance,
     "q12": rate_and_distortion,
     "q15": sequences,
 }

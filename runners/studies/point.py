@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ppl_models import UsageError
 from runners import gan, svi, text
-from runners.data import DataSet
+from runners.data import DataSet, is_image_folder
 from runners.loop.command import Options
 from runners.loop.folder import RunFolder
 from runners.origin import SOURCE, data_of
@@ -18,10 +18,11 @@ REPORTED = ("images", "updates", "evidence")
 
 
 class Point(NamedTuple):
-    """Options of a command, in place of its defaults."""
+    """Options of a command, in place of its defaults, and, where the data are a folder of images, in place of those."""
 
     command: ModuleType
     options: Options
+    photographs: Options = {}
 
 
 class Made(NamedTuple):
@@ -53,6 +54,8 @@ def all_options(point: Point, given: Options, *, quick: bool) -> Options:
         UsageError: Something was typed that the command has no use for.
     """
     command, own = point.command, point.options
+    if is_image_folder(given.get("data", own.get("data"))):
+        own = own | point.photographs
     unknown = (own.keys() | given.keys()) - command.DEFAULTS.keys()
     if unknown:
         name = command.__name__.rpartition(".")[2]
