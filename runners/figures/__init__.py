@@ -3,6 +3,7 @@
 from runners.figures.adversarial import generator_losses
 from runners.figures.comparisons import differences, surprise_along
 from runners.figures.curves import curves
+from runners.figures.gradients import gradients
 from runners.figures.images import filmstrips, grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
 from runners.figures.inversion import inversion
@@ -21,6 +22,7 @@ __all__ = [
     "filmstrips",
     "gaps",
     "generator_losses",
+    "gradients",
     "grid",
     "interpolation",
     "inversion",

@@ -11,6 +11,7 @@ from runners.studies import (
     annealing,
     balance,
     constraint,
+    gradient_estimators,
     inner_updates,
     observation_variance,
     rate_and_distortion,
@@ -27,5 +28,6 @@ STUDIES: dict[str, ModuleType] = {
     "q10": observation_variance,
     "q12": rate_and_distortion,
     "q15": sequences,
+    "q19": gradient_estimators,
 }
 """By the courses' numbers."""
