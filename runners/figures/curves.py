@@ -40,6 +40,7 @@ def curves(
         rows: A run's logged rows, each with `step` and any of `elbo`, `log_likelihood`, `kl` and further columns; or
             several runs (or a published curve) by name, overlaid with a legend.
         references: Levels to draw as dashed lines, by column or `"column: label"`; without such a panel, left out.
+            Where the label is a run's name, the line is in that run's colour and needs no legend.
         title: A line above.
         unit: What the ELBO and its terms are measured in.
     """
@@ -94,8 +95,13 @@ def _draw(axes: Axes, column: str, runs: Mapping[str, Rows], references: Mapping
         late = [value for step, value in zip(steps, values, strict=True) if step > begun]
         settled += late if len(late) > 2 else values
         everything += values
+    colours = {name: line.get_color() for name, line in zip(runs, axes.lines, strict=True)}
     levels = {key: level for key, level in references.items() if key.partition(":")[0] == column}
-    for (key, level), style in zip(levels.items(), cycle(("--", ":", "-.")), strict=False):
+    for key in list(levels):
+        if (name := key.partition(":")[2].strip()) in colours:
+            axes.axhline(levels[key], color=colours[name], linewidth=1.0, linestyle="--")
+    named = {key: level for key, level in levels.items() if key.partition(":")[2].strip() not in colours}
+    for (key, level), style in zip(named.items(), cycle(("--", ":", "-.")), strict=False):
         label = f"{key.partition(':')[2].strip() or 'reference'} {level:,.2f}"
         lines.append(axes.axhline(level, color="0.25", linewidth=1.2, linestyle=style, label=label))
     if lines:
