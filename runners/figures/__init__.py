@@ -7,6 +7,7 @@ from runners.figures.gradients import gradients
 from runners.figures.images import filmstrips, grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
 from runners.figures.inversion import inversion
+from runners.figures.lines import Panel, lines
 from runners.figures.mixtures import mixtures
 from runners.figures.paths import path_energies
 from runners.figures.rate_distortion import rate_distortion, slopes
@@ -15,6 +16,7 @@ from runners.figures.save import png_bytes, save
 from runners.figures.text import sequences, surprise, temperatures
 
 __all__ = [
+    "Panel",
     "active_units",
     "annealing",
     "curves",
@@ -26,6 +28,7 @@ __all__ = [
     "grid",
     "interpolation",
     "inversion",
+    "lines",
     "mixtures",
     "panels",
     "path_energies",

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
-__all__ = ["curves"]
+__all__ = ["EARLY", "curves", "view"]
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -23,6 +23,7 @@ TITLES = TERMS | {
 IN_UNITS = TERMS.keys() | {"iwae"}
 NOT_DRAWN = {"step", "epoch", "loss", "seconds"}
 EARLY = 0.05
+"""The share of a run that does not decide what is in view."""
 
 
 def curves(
@@ -107,7 +108,7 @@ def _draw(axes: Axes, column: str, runs: Mapping[str, Rows], references: Mapping
     if lines:
         axes.legend(handles=lines, loc="best", fontsize=8)
     if everything or levels:
-        axes.set_ylim(_view(settled, everything, list(levels.values())))
+        axes.set_ylim(view(settled, everything, list(levels.values())))
     logged = {row["step"] for run in runs.values() for row in run}
     # Around a single step the locator would put several ticks that all read the same.
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True) if len(logged) > 1 else FixedLocator(list(logged)))
@@ -119,7 +120,7 @@ def _draw(axes: Axes, column: str, runs: Mapping[str, Rows], references: Mapping
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _view(settled: list[float], everything: list[float], levels: list[float]) -> tuple[float, float]:
+def view(settled: list[float], everything: list[float], levels: list[float]) -> tuple[float, float]:
     """Limits of the vertical axis: all values, unless the first steps' would take more than two thirds of the room."""
     spread = max(settled, default=0.0) - min(settled, default=0.0)
     spiked = bool(everything) and 0 < spread < (max(everything) - min(everything)) / 3

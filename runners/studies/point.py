@@ -13,6 +13,9 @@ from runners.run import Run
 
 __all__ = ["Made", "Point", "all_options", "built", "of_gan", "of_svi", "of_text", "reported"]
 
+LEAST_ROWS = 5
+"""Rows of the history of each run."""
+
 REPORTED = ("images", "updates", "evidence")
 """Options of svi.py that say what its report measures."""
 
@@ -71,14 +74,20 @@ def all_options(point: Point, given: Options, *, quick: bool) -> Options:
 
 
 def built(point: Point, folder: RunFolder, *, loaded: dict[Any, DataSet], data: DataSet | None = None) -> Run:
-    """The run of a point with all its options, not yet run; images are loaded once for all that have the same."""
+    """The run of a point with all its options, not yet run; images are loaded once for all that have the same.
+
+    A short run has rows enough for a curve.
+    """
     command, options = point
     if command is text:
-        return text.build(options, folder)
-    source = tuple(str(options[name]) for name in SOURCE)
-    if data is None and source not in loaded:
-        loaded[source] = data_of(options)
-    return command.build(options, folder, data=loaded[source] if data is None else data)
+        made = text.build(options, folder)
+    else:
+        source = tuple(str(options[name]) for name in SOURCE)
+        if data is None and source not in loaded:
+            loaded[source] = data_of(options)
+        made = command.build(options, folder, data=loaded[source] if data is None else data)
+    made.settings["every"] = min(made.settings["every"], max(made.settings["steps"] // LEAST_ROWS, 1))
+    return made
 
 
 def reported(run: Run, point: Point) -> dict[str, Any]:
