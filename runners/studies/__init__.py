@@ -14,12 +14,14 @@ from runners.studies import (
     gradient_estimators,
     inner_updates,
     observation_variance,
+    local_rules,
     rate_and_distortion,
 )
 
 __all__ = ["STUDIES"]
 
 STUDIES: dict[str, ModuleType] = {
+    "q1": local_rules,
     "q2": inner_updates,
     "q5": annealing,
     "q6": constraint,
