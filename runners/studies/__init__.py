@@ -6,16 +6,17 @@ the runs by the names that tables give them; and `answer(made, quick)`, which dr
 
 from types import ModuleType
 
-from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, sequences, temperature
 from runners.studies import (
     annealing,
     balance,
     constraint,
     gradient_estimators,
     inner_updates,
-    observation_variance,
     local_rules,
+    observation_variance,
     rate_and_distortion,
+    sequences,
+    temperature,
 )
 
 __all__ = ["STUDIES"]
@@ -26,8 +27,8 @@ STUDIES: dict[str, ModuleType] = {
     "q5": annealing,
     "q6": constraint,
     "q8": balance,
-    "q11": temperature,
     "q10": observation_variance,
+    "q11": temperature,
     "q12": rate_and_distortion,
     "q15": sequences,
     "q19": gradient_estimators,
