@@ -16,6 +16,7 @@ from guides.evidence import posteriors
 from guides.sites import Program, Site, run_program
 from guides.terms import run_pair, terms_of
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = ["ActiveUnits", "Split", "active_units", "collapse", "elbo_split"]
 
@@ -38,6 +39,8 @@ class ActiveUnits(NamedTuple):
     variance: dict[str, Tensor]
     error: dict[str, Tensor]
     threshold: float
+
+    __repr__ = fields_repr
 
     @property
     def active(self) -> dict[str, Tensor]:
@@ -72,6 +75,8 @@ class Split(NamedTuple):
     marginal_kl: Tensor
     limit: float
     stated: bool
+
+    __repr__ = fields_repr
 
     @property
     def elbo(self) -> Tensor:

@@ -12,6 +12,7 @@ from guides.evidence import effective, joined, seeded
 from guides.hmc import Path, path_of
 from guides.sites import Program, run_program
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = ["Annealed", "Bracket", "ais", "bdmc"]
 
@@ -29,6 +30,8 @@ class Annealed(NamedTuple):
     log_evidence: Tensor
     effective_chains: Tensor
     acceptance: Tensor
+
+    __repr__ = fields_repr
 
 
 class Bracket(NamedTuple):

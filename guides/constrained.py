@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from guides.sites import Program
 from guides.terms import Terms, run_pair, terms_of
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import arguments_repr
 
 __all__ = ["Constrained"]
 
@@ -70,6 +71,8 @@ class Constrained(nn.Module):
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("violation", torch.zeros(()), persistent=False)
         self.register_buffer("updates", torch.zeros(()))
+
+    extra_repr = arguments_repr
 
     def multiplier(self) -> Tensor:
         """λ, a scalar."""

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import arguments_repr
 
 __all__ = ["Echo", "EchoNoise", "echo", "echo_of", "largest_scale"]
 
@@ -169,6 +170,8 @@ class Echo(nn.Module):
         self.largest = largest_scale(depth, bound=bound)
         for name in ("bank_code", "bank_log_scale", "bank_index"):
             self.register_buffer(name, None, persistent=False)
+
+    extra_repr = arguments_repr
 
     def initial(self) -> dict[str, Tensor]:
         """Codes at 0 and scales at r / 2: `code` and `noise`, `(latents,)` each."""

@@ -13,6 +13,7 @@ from guides.refine import Refinement, refine
 from guides.sites import At, Params, Program
 from guides.terms import Terms, terms
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = [
     "Evidence",
@@ -44,6 +45,8 @@ class Evidence(NamedTuple):
     log_evidence: Tensor
     elbo: Tensor
     effective_samples: Tensor
+
+    __repr__ = fields_repr
 
 
 def posterior_for(

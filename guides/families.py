@@ -17,6 +17,7 @@ from torch.nn.functional import softplus
 
 from guides.sites import full_precision
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import arguments_repr
 
 __all__ = ["Diagonal", "FullRank", "LowRank", "gaussian_kl", "has_density", "sample_family"]
 
@@ -33,6 +34,8 @@ class Diagonal(nn.Module):
     def __init__(self, latents: int = 10, *, scale: Literal["log", "softplus"] = "log") -> None:
         super().__init__()
         self.latents, self.scale = latents, scale
+
+    extra_repr = arguments_repr
 
     def initial(self) -> dict[str, Tensor]:
         """The parameters of N(0, I), by name, each `(latents,)`; their names and sizes are the family's."""
@@ -62,6 +65,8 @@ class FullRank(nn.Module):
         super().__init__()
         self.latents = latents
         self.register_buffer("entries", torch.tril_indices(latents, latents), persistent=False)
+
+    extra_repr = arguments_repr
 
     def initial(self) -> dict[str, Tensor]:
         """The parameters of N(0, I): `loc` `(k,)` and `tril` `(k(k + 1)/2,)`, all 0."""
@@ -100,6 +105,8 @@ class LowRank(nn.Module):
         if not 1 <= rank <= latents:
             raise UsageError(f"LowRank: rank {rank}, expected 1 to {latents}, the latents")
         self.latents, self.rank = latents, rank
+
+    extra_repr = arguments_repr
 
     def initial(self) -> dict[str, Tensor]:
         r"""Near N(0, I): `loc` and `log`, the logarithm of s, `(k,)` of zeros, and `factor` `(k * rank,)`, F by rows.

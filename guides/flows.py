@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 
 from ppl_models.batch import UsageError
+from ppl_models.reprs import arguments_repr
 
 __all__ = ["Flow"]
 
@@ -55,6 +56,8 @@ class Flow(nn.Module):
             # Every transform starts as the identity.
             nn.init.zeros_(network.layers[-1].weight)
             nn.init.zeros_(network.layers[-1].bias)
+
+    extra_repr = arguments_repr
 
     def initial(self) -> dict[str, Tensor]:
         """The base N(0, I), `loc` and `log` (of its scale) `(latents,)`, and the `context` `(context,)`; all 0."""

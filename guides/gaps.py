@@ -14,6 +14,7 @@ from guides.refine import Refinement, refine
 from guides.rules import Adam
 from guides.sites import At, Program, run_program
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = ["SEARCH", "Gaps", "best_posterior", "gaps"]
 
@@ -42,6 +43,8 @@ class Gaps(NamedTuple):
     guide: Evidence
     best: dict[str, Evidence]
     own: str
+
+    __repr__ = fields_repr
 
     @property
     def evidence(self) -> Evidence:

@@ -17,6 +17,7 @@ from torch import Tensor
 from guides.sites import Program
 from guides.terms import Terms, terms
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = ["ELBO", "Objective", "Schedule"]
 
@@ -48,6 +49,8 @@ class ELBO:
     closed_form: bool = True
     free_bits: float = 0.0
     _scheduled: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+
+    __repr__ = fields_repr
 
     def before_step(self, step: int, steps: int, device: torch.device) -> None:
         """Put the schedule's value for this step where the device finds it: the step itself reads no host numbers."""

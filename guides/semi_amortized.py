@@ -57,3 +57,6 @@ class SemiAmortized(Amortized):
             )
         if self.refinement.joint:
             raise UsageError("SemiAmortized: a joint refinement is for rows of a table, which an encoder does not keep")
+
+    def extra_repr(self) -> str:
+        return f"refinement={self.refinement!r}, exact={self.exact}"

@@ -13,6 +13,7 @@ from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor
 
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = ["At", "FiniteSites", "Params", "Program", "Site", "WeightLatents", "full_precision", "run_program"]
 
@@ -28,6 +29,8 @@ class At:
 
     guide: Any
     params: Params
+
+    __repr__ = fields_repr
 
     def __call__(self, batch: Batch) -> Any:
         return self.guide.sample(batch, self.params)
@@ -51,6 +54,8 @@ class Site(NamedTuple):
     scale: float | Tensor
     mask: Tensor | bool | None
     rate: Tensor | None = None
+
+    __repr__ = fields_repr
     """What a guide without a density says its KL term is, `infer={"rate": …}`, `(batch,)`."""
 
     def log_prob(self, shape: tuple[int, int]) -> Tensor:

@@ -11,6 +11,7 @@ from torch.distributions import kl_divergence
 from guides.families import gaussian_kl
 from guides.sites import Program, Site, full_precision, run_program
 from ppl_models.batch import Batch, UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = ["Terms", "run_pair", "terms", "terms_of"]
 
@@ -32,6 +33,8 @@ class Terms(NamedTuple):
     site_kl: dict[str, Tensor]
     scaled_log_likelihood: Tensor
     scaled_kl: Tensor
+
+    __repr__ = fields_repr
 
     @property
     def kl(self) -> Tensor:

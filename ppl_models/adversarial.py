@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ppl_models.batch import UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = [
     "HINGE",
@@ -42,6 +43,8 @@ class AdversarialLoss(NamedTuple):
     critic: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
     fooled: float
+
+    __repr__ = fields_repr
 
 
 def cross_entropy(real: Tensor, fake: Tensor, *, fuzz: float = 0.0) -> Tensor:

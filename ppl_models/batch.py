@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ppl_models.reprs import fields_repr
+
 __all__ = ["Batch", "UsageError"]
 
 
@@ -21,6 +23,8 @@ class Batch(NamedTuple):
     y: Tensor | None
     index: Tensor
     state: Any = None
+
+    __repr__ = fields_repr
 
 
 class UsageError(ValueError):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import UsageError
+from ppl_models.reprs import fields_repr
 from ppl_models.squared_error import (
     ROWS_AT_ONCE,
     SOLVED,
@@ -36,6 +37,8 @@ class Inversion(NamedTuple):
     gradient_norm: Tensor
     descended: Tensor
     start_gradient_norm: Tensor
+
+    __repr__ = fields_repr
 
 
 def invert(

@@ -21,6 +21,7 @@ from ppl_models.path_energy import (
     segments,
 )
 from ppl_models.paths import subdivided
+from ppl_models.reprs import fields_repr
 
 __all__ = ["LeastEnergyPath", "least_energy_path", "pullback_path"]
 
@@ -45,6 +46,8 @@ class LeastEnergyPath(NamedTuple):
     lower_bound: Tensor
     speed_variation: Tensor
     gradient_norm: Tensor
+
+    __repr__ = fields_repr
 
 
 def least_energy_path(

@@ -7,6 +7,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_models.reprs import arguments_repr
+
 __all__ = ["Bernoulli", "Gaussian"]
 
 
@@ -75,6 +77,8 @@ class Gaussian(nn.Module):
             self.tenth = nn.Parameter(tenth)
         else:
             self.register_buffer("tenth", tenth)
+
+    extra_repr = arguments_repr
 
     @property
     def log_variance(self) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ppl_models.batch import UsageError
 from ppl_models.inversion import descended
 from ppl_models.path_energy import check_ends, line
+from ppl_models.reprs import fields_repr
 from ppl_models.squared_error import ROWS_AT_ONCE, SOLVED, measurable, squared_error
 
 __all__ = ["Barriers", "barriers"]
@@ -42,6 +43,8 @@ class Barriers(NamedTuple):
     relaxed: Tensor
     uncertainty: Tensor
     higher: Tensor
+
+    __repr__ = fields_repr
 
     def found(self, noise: Tensor | float = 0.0) -> Tensor:
         """Where the rise is more than can be what the search has left of none.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import UsageError
+from ppl_models.reprs import fields_repr
 from ppl_models.squared_error import (
     ROWS_AT_ONCE,
     SOLVED,
@@ -48,6 +49,8 @@ class Minima(NamedTuple):
     stationarity: Tensor
     jump: Tensor
     fall: Tensor
+
+    __repr__ = fields_repr
 
     def smooth(self, scale: Tensor | float, *, tolerance: float = 1e-6) -> Tensor:
         """Which are minima by gradient and Hessian: a norm below `tolerance * scale`, and positive eigenvalues."""

@@ -31,6 +31,9 @@ class PPCA(nn.Module):
         self.log_variance = nn.Parameter(weight.new_tensor(math.log(variance)))
         self.latents, self.variance = weight.shape[1], variance
 
+    def extra_repr(self) -> str:
+        return f"features={len(self.weight)}, latents={self.latents}"
+
     def forward(self, batch: Batch) -> Tensor:
         """Sample `z` and, unless `batch.x` `(B, features)` is given, `x`; returns `x`."""
         with pyro.plate("data", len(batch.index)):

@@ -169,8 +169,7 @@ class Fit(Run):
 
     def __repr__(self) -> str:
         made = f"{type(self.guide).__name__} for {type(self.model).__name__} on {self.data.name}"
-        final = ", ".join(f"{k} {v:.2f}" for k, v in self.history.final().items())
-        return f"Fit({made}, {self.history.step:,} steps{': ' if final else ''}{final})"
+        return f"Fit({made}, {self.told})"
 
     def swap(
         self, guide: Program, objective: Objective | None = None, *, copy_model: bool = False, **settings: Any
@@ -251,6 +250,10 @@ class Fit(Run):
     def show(self) -> Figure:
         """Test images, their reconstructions and samples from the prior, in one picture."""
         return pictures.image_figures(self)["images"]
+
+    def curves(self) -> Figure:
+        """The bound and its parts against the step, and the target of a constraint where there is one."""
+        return summary.curves(self)
 
     def final_figures(self, found: dict[str, Any]) -> dict[str, Figure]:
         """The curves, and where images can be decoded, images."""

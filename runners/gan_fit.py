@@ -181,8 +181,7 @@ class GanFit(Run):
         )
 
     def __repr__(self) -> str:
-        final = ", ".join(f"{k} {v:.2f}" for k, v in self.history.final().items())
-        return f"GanFit({self.loss} on {self.data.name}, {self.history.step:,} steps{': ' if final else ''}{final})"
+        return f"GanFit({self.loss} on {self.data.name}, {self.told})"
 
     @property
     def fooled(self) -> float:
@@ -196,6 +195,10 @@ class GanFit(Run):
     def result(self) -> dict[str, Any]:
         """The final figures, as in result.json."""
         return gan_summary.result(self)
+
+    def curves(self) -> Figure:
+        """Both losses against the step, and what else was logged."""
+        return gan_summary.curves(self)
 
     def final_figures(self, found: dict[str, Any]) -> dict[str, Figure]:
         """The curves, images, and what else a GAN's run shows."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from ppl_models import least_energy_path, pullback_path, spherical, straight, variance_preserving
 from ppl_models.path_energy import end_images, pullback_segments, segments
 from ppl_models.paths import subdivided
+from ppl_models.reprs import fields_repr
 from runners.metrics.measures import SETTINGS, cell
 
 __all__ = ["ENERGIES", "KINDS", "PathsOfAKind", "figures_of", "lines", "paths_between", "short", "table"]
@@ -55,6 +56,8 @@ class PathsOfAKind(NamedTuple):
     path_variation: Tensor
     image_variation: Tensor
     norm: Tensor
+
+    __repr__ = fields_repr
 
     @property
     def speeds(self) -> dict[str, Tensor]:

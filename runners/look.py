@@ -133,6 +133,9 @@ class Look(dict[str, Any]):
     def __repr__(self) -> str:
         return "\n".join(self.lines())
 
+    def _repr_html_(self) -> str:
+        return figures.html(repr(self), *self.pictures.values())
+
     def lines(self) -> list[str]:
         """What the figures say."""
         raise NotImplementedError

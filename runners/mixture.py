@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_models import UsageError
+from ppl_models.reprs import fields_repr
 
 __all__ = ["CLOSE", "GRID", "MIXTURES", "RING", "Mixture"]
 
@@ -30,6 +31,8 @@ class Mixture:
     means: Tensor
     deviation: float
     scale: float
+
+    __repr__ = fields_repr
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Points, `(count, 2)`, on the generator's device; without one on the CPU, by torch's own."""

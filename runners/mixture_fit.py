@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR
 
 from ppl_models import MLP, WASSERSTEIN, Batch, Critic, MLPEncoder, UsageError, slopes
+from ppl_models.reprs import fields_repr
 from runners.adversarial_losses import LOSSES
 from runners.adversarial_step import AdversarialStep
 from runners.devices import device_or_default
@@ -60,6 +61,8 @@ class MixtureFit:
     critic: nn.Module
     history: History
     stopped: int | None = None
+
+    __repr__ = fields_repr
 
     @torch.no_grad()
     def sample(self, count: int, *, seed: int = 0) -> Tensor:

@@ -86,6 +86,9 @@ class Mixtures:
             ]
         )
 
+    def _repr_html_(self) -> str:
+        return figures.html(repr(self), *([self.show()] if self.runs else []))
+
     def __repr__(self) -> str:
         columns: dict[str, Callable[[dict[str, Any]], Any]] = {
             "modes": lambda run: run["modes"],

@@ -87,6 +87,9 @@ class RateDistortion:
         said = "" if _differ(self.points, "steps") else f", {self.points[0]['steps']:,} steps each"
         return figures.rate_distortion(self.points, title=f"Rate and distortion on {self.points[0]['data']}{said}")
 
+    def _repr_html_(self) -> str:
+        return figures.html(repr(self), self.show())
+
     def __repr__(self) -> str:
         varied = list(dict.fromkeys(name for point in self.points for name in ("beta", "target") if name in point))
         named = ["multiplier"] if any("multiplier" in point for point in self.points) else []

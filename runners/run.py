@@ -65,6 +65,9 @@ class Run:
         UsageError: A setting is out of its range.
     """
 
+    digits = 2
+    """Behind the point of figures in its repr."""
+
     def __init__(
         self,
         pieces: Mapping[str, Any],
@@ -180,6 +183,20 @@ class Run:
         self.run()
         if self.stopped:
             interrupted(self.stopped, self.folder.path, command)
+
+    def _repr_html_(self) -> str:
+        return figures.html(repr(self), *([self.curves()] if self.history.rows else []))
+
+    @property
+    def told(self) -> str:
+        """How far the run is, and the means of its last 1000 steps, for its repr."""
+        of = f" of {self.settings['steps']:,}" if self.stopped else ""
+        final = ", ".join(f"{name} {value:.{self.digits}f}" for name, value in self.history.final().items())
+        return f"{self.history.step:,}{of} steps{', stopped' * bool(self.stopped)}{': ' * bool(final)}{final}"
+
+    def curves(self) -> Figure:
+        """What the history has, against the step."""
+        return figures.curves(self.history.rows)
 
     def remark(self) -> str | None:
         """What is to be said about the run so far, in one line."""

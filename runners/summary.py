@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GREY",
+    "curves",
     "family_name",
     "final_figures",
     "is_grey",
@@ -82,12 +83,16 @@ def result(
     return found | ({"remark": remark} if remark else {})
 
 
-def final_figures(fit: "Fit") -> dict[str, Figure]:
-    """The curves, and where images can be decoded, images."""
+def curves(fit: "Fit") -> Figure:
+    """What the history has, against the step."""
     constrained = getattr(fit.objective, "constraint", None)  # a log-likelihood's target is a line in its panel
     target = {"log_likelihood: target": fit.objective.target} if constrained == "log_likelihood" else None
-    drawn = {"curves": figures.curves(fit.history.rows, references=target)}
-    return drawn | (image_figures(fit) if hasattr(fit.model, "decode") else {})
+    return figures.curves(fit.history.rows, references=target)
+
+
+def final_figures(fit: "Fit") -> dict[str, Figure]:
+    """The curves, and where images can be decoded, images."""
+    return {"curves": curves(fit)} | (image_figures(fit) if hasattr(fit.model, "decode") else {})
 
 
 def lines(found: dict[str, Any]) -> list[str]:

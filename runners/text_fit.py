@@ -63,6 +63,8 @@ class TextFit(Run):
         UsageError: The pieces or the settings do not fit together.
     """
 
+    digits = 3
+
     def __init__(
         self,
         model: CharGRU,
@@ -120,8 +122,7 @@ class TextFit(Run):
         step.stream = self._stream
 
     def __repr__(self) -> str:
-        final = ", ".join(f"{name} {value:.3f}" for name, value in self.history.final().items())
-        return f"TextFit({self.data.name}, {self.history.step:,} steps{': ' if final else ''}{final})"
+        return f"TextFit({self.data.name}, {self.told})"
 
     def check(self) -> None:
         """Observe two sequences, as the first step will.
@@ -184,6 +185,10 @@ class TextFit(Run):
     def show(self, passage: str | None = None) -> Figure:
         """A passage, by default of the test text, coloured by how much each character surprises the model."""
         return text_summary.surprise_figure(self, passage)
+
+    def curves(self) -> Figure:
+        """Nats per character of training and, at each row, of the test text against the step."""
+        return text_summary.curves(self)
 
     def final_figures(self, found: dict[str, Any]) -> dict[str, Figure]:
         """The curves, what temperatures do, and a passage coloured by its surprise."""

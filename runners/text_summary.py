@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "baselines",
+    "curves",
     "final_figures",
     "lines",
     "repetition",
@@ -127,7 +128,7 @@ def surprise_figure(fit: "TextFit", passage: str | None = None) -> Figure:
 def final_figures(fit: "TextFit", found: Mapping[str, Any]) -> dict[str, Figure]:
     """The curves, what temperatures do, and a passage coloured by its surprise."""
     return {
-        "curves": _curves(fit, found["baselines"]),
+        "curves": curves(fit, found["baselines"]),
         "temperatures": figures.temperatures(found["temperatures"]),
         "surprise": surprise_figure(fit),
     }
@@ -160,11 +161,12 @@ def _read(fit: "TextFit", which: str) -> dict[str, float]:
     return {"nats_per_character": mean, "bits_per_character": mean / math.log(2), "characters": nats.numel()}
 
 
-def _curves(fit: "TextFit", baselines: Mapping[str, float]) -> Figure:
-    """Nats per character of training and, at each row, of the test text, beside the n-gram model's."""
+def curves(fit: "TextFit", baselines: Mapping[str, float] | None = None) -> Figure:
+    """Nats per character of training and, at each row, of the test text, beside the n-gram model's if that is given."""
     runs = {
         "training text": [{k: v for k, v in row.items() if k != "held_out"} for row in fit.history.rows],
         "test text": [{"step": row["step"], "nats_per_character": row["held_out"]} for row in fit.history.rows],
     }
     ngram = f"{ORDER}-gram"
-    return figures.curves(runs, references={f"nats_per_character: {ngram}": baselines[ngram]})
+    level = {f"nats_per_character: {ngram}": baselines[ngram]} if baselines else None
+    return figures.curves(runs, references=level)

@@ -50,6 +50,9 @@ class Stream:
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
         self._shuffle()
 
+    def __repr__(self) -> str:
+        return f"Stream(batches of {self.size}, {self.steps_per_epoch:,} an epoch, in epoch {self.epoch})"
+
     def __iter__(self) -> "Stream":
         return self
 

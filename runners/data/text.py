@@ -114,6 +114,10 @@ class TextStream:
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
         self._shuffle()
 
+    def __repr__(self) -> str:
+        of = f"batches of {self.size} sequences of {self._text.length}"
+        return f"TextStream({of}, {self.steps_per_epoch:,} an epoch, in epoch {self.epoch})"
+
     def __iter__(self) -> "TextStream":
         return self
 

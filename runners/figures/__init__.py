@@ -6,6 +6,7 @@ from runners.figures.curves import curves
 from runners.figures.gradients import gradients
 from runners.figures.images import filmstrips, grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
+from runners.figures.inline import Picture, html
 from runners.figures.inversion import inversion
 from runners.figures.lines import Panel, lines
 from runners.figures.mixtures import mixtures
@@ -17,6 +18,7 @@ from runners.figures.text import sequences, surprise, temperatures
 
 __all__ = [
     "Panel",
+    "Picture",
     "active_units",
     "annealing",
     "curves",
@@ -26,6 +28,7 @@ __all__ = [
     "generator_losses",
     "gradients",
     "grid",
+    "html",
     "interpolation",
     "inversion",
     "lines",

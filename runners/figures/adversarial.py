@@ -6,6 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ppl_models.adversarial import AdversarialLoss
+from runners.figures.inline import Picture
 
 __all__ = ["generator_losses"]
 
@@ -19,7 +20,7 @@ def generator_losses(losses: Mapping[str, AdversarialLoss]) -> Figure:
         losses: By the names of their curves; of a discriminator.
     """
     probability = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Picture(figsize=(9, 3.4), layout="constrained")
     values, slopes = figure.subplots(1, 2)
     for name, loss in losses.items():
         logits = probability.logit().requires_grad_()

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
+from runners.figures.inline import Picture
+
 __all__ = ["EARLY", "curves", "view"]
 
 Rows = Sequence[Mapping[str, float]]
@@ -48,7 +50,7 @@ def curves(
     runs = rows if isinstance(rows, Mapping) else {"": rows}
     columns = _columns([run for run in runs.values() if run])
     if not columns:
-        figure = Figure(figsize=(6, 1.6))
+        figure = Picture(figsize=(6, 1.6))
         figure.text(0.5, 0.45, "no rows yet", ha="center", va="center", color="0.4", fontsize=12)
         figure.suptitle(title or "")
         return figure
@@ -56,7 +58,7 @@ def curves(
     down = math.ceil(len(columns) / across)
     legend_lines = math.ceil(len(runs) / (across + 1)) if len(runs) > 1 else 0
     size = (4 * across, 3 * down + 0.25 * legend_lines + 0.3 * bool(title))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Picture(figsize=size, layout="constrained")
     for position, column in enumerate(columns, start=1):
         axes = figure.add_subplot(down, across, position)
         _draw(axes, column, runs, references or {})

@@ -10,6 +10,7 @@ from matplotlib.textpath import TextPath
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from runners.figures.inline import Picture
 from runners.figures.save import DPI
 
 __all__ = ["filmstrips", "grid", "image_rows", "interpolation", "panels", "reconstruction_rows", "text_width"]
@@ -182,7 +183,7 @@ def _layout(
     total_height = top + scale * height + bottom
     # One ulp up, because x / DPI * DPI may fall just below x, and the canvas is cut to whole pixels.
     size = [math.nextafter(pixels / DPI, math.inf) for pixels in (total_width, total_height)]
-    figure, axes = Figure(figsize=tuple(size), dpi=DPI), []
+    figure, axes = Picture(figsize=tuple(size), dpi=DPI), []
     for (title, picture), cell in zip(grids.items(), cells, strict=True):
         tall, wide = (scale * side for side in picture.shape[:2])
         start = left + (cell - wide) // 2

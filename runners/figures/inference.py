@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from runners.figures.inline import Picture
+
 __all__ = ["active_units", "annealing", "gaps"]
 
 
@@ -21,7 +23,7 @@ def gaps(split: Mapping[str, Any]) -> Figure:
     bars = {f"the guide ({own})": (best[own]["approximation"], split["amortization"], split.get("gap_se", 0.0))}
     for name, one in best.items():
         bars[f"best {name}"] = (one["approximation"], 0.0, one.get("approximation_se", 0.0))
-    figure = Figure(figsize=(7, 1.8 + 0.4 * len(bars)), layout="constrained")
+    figure = Picture(figsize=(7, 1.8 + 0.4 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
     approximation, amortization, errors = zip(*bars.values(), strict=True)
     ends = [sum(pair) for pair in zip(approximation, amortization, strict=True)]
@@ -52,7 +54,7 @@ def annealing(by_temperatures: Mapping[str, Mapping[str, Any]]) -> Figure:
     """
     counts = [int(count) for count in by_temperatures]
     rows = list(by_temperatures.values())
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Picture(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _curve(left, counts, [(row["minus_importance"], row.get("minus_importance_se", 0.0)) for row in rows])
     left.set_title("data: annealing minus importance sampling", fontsize=11)
@@ -74,7 +76,7 @@ def active_units(variance: Mapping[str, Tensor], error: Mapping[str, Tensor], *,
         error: Standard errors, likewise.
         threshold: What active units are above.
     """
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    figure = Picture(figsize=(7, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for name, values in variance.items():
         values, order = values.flatten().cpu().sort(descending=True)

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
+from runners.figures.inline import Picture
+
 __all__ = ["inversion"]
 
 
@@ -24,7 +26,7 @@ def inversion(
         threshold: The loss that recovers a planted image.
     """
     shown = min(len(targets), 16)
-    figure = Figure(figsize=(max(8.0, 0.9 * shown + 1.2), 6.4), layout="constrained")
+    figure = Picture(figsize=(max(8.0, 0.9 * shown + 1.2), 6.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[2.2, 3.6])
     columns = max(shown, 8)  # a few images stay side by side
     cells = top.subplots(2, columns, squeeze=False)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from runners.figures.curves import EARLY, view
+from runners.figures.inline import Picture
 
 __all__ = ["Panel", "lines"]
 
@@ -42,7 +43,7 @@ def lines(panels: Sequence[Panel], *, title: str | None = None) -> Figure:
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     across = min(len(names), 4)
     below = 0.25 * -(-len(names) // across)
-    figure = Figure(figsize=(max(4.6 * len(panels), 5.2), 3.6 + below), layout="constrained")
+    figure = Picture(figsize=(max(4.6 * len(panels), 5.2), 3.6 + below), layout="constrained")
     drawn = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name, points in panel.curves.items():

@@ -9,6 +9,8 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from runners.figures.inline import Picture
+
 __all__ = ["mixtures"]
 
 ACROSS = 4
@@ -24,7 +26,7 @@ def mixtures(runs: Sequence[Mapping[str, Any]]) -> Figure:
     """
     across = min(len(runs), 2 if len(runs) == 4 else ACROSS)
     down = math.ceil(len(runs) / across)
-    figure = Figure(figsize=(max(3.6 * across, 6), 4.0 * down + 0.4), layout="constrained")
+    figure = Picture(figsize=(max(3.6 * across, 6), 4.0 * down + 0.4), layout="constrained")
     for position, run in enumerate(runs, start=1):
         _draw(figure.add_subplot(down, across, position, aspect="equal"), run)
     legend = {"within 3σ of a mode": CLOSE, "elsewhere": FAR}

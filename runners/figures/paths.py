@@ -6,6 +6,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from runners.figures.inline import Picture
+
 __all__ = ["path_energies"]
 
 TITLES = {
@@ -22,7 +24,7 @@ def path_energies(speeds: Mapping[str, Mapping[str, Tensor]], lower: Mapping[str
             kind `straight` is what the others are compared with.
         lower: By energy, what no path is below, `(pairs)`.
     """
-    figure = Figure(figsize=(10, 3.4 * len(speeds) + 0.4), layout="constrained")
+    figure = Picture(figsize=(10, 3.4 * len(speeds) + 0.4), layout="constrained")
     panels = figure.subplots(len(speeds), 2, squeeze=False)
     for (along, by_pair), (name, kinds) in zip(panels, speeds.items(), strict=True):
         title = TITLES.get(name, name.replace("_", " "))

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from runners.figures.inline import Picture
+
 __all__ = ["rate_distortion", "slopes"]
 
 GREY = "0.55"
@@ -28,7 +30,7 @@ def rate_distortion(points: Sequence[Mapping[str, Any]], *, title: str | None = 
             errors (`_se`), and `prior` where the rate is not about the model's own.
         title: A line above.
     """
-    figure = Figure(figsize=(8, 6.2), layout="constrained")
+    figure = Picture(figsize=(8, 6.2), layout="constrained")
     axes = figure.add_subplot()
     curves: dict[str, list[Mapping[str, Any]]] = {point["family"]: [] for point in points}
     for point in sorted(points, key=lambda point: point["rate"]):
@@ -56,7 +58,7 @@ def slopes(chords: Sequence[Mapping[str, Any]], *, title: str | None = None) -> 
             that of the rate; one that is not above 0 cannot be drawn.
         title: A line above.
     """
-    figure = Figure(figsize=(5.6, 5.4), layout="constrained")
+    figure = Picture(figsize=(5.6, 5.4), layout="constrained")
     axes = figure.add_subplot()
     shown = [chord for chord in chords if chord["slope"] > 0]
     families = list(dict.fromkeys(chord["family"] for chord in shown))

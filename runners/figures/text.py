@@ -15,6 +15,8 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ft2font import FT2Font
 from torch import Tensor
 
+from runners.figures.inline import Picture
+
 __all__ = ["sequences", "surprise", "temperatures"]
 
 COLUMNS = 72
@@ -41,7 +43,7 @@ def surprise(text: str, nats: Tensor) -> Figure:
             rows.append([])
     rows = [row for row in rows if row]
     columns = max(map(len, rows))
-    figure = Figure(figsize=(1.5 + 0.14 * columns, 0.9 + 0.24 * len(rows)), layout="constrained")
+    figure = Picture(figsize=(1.5 + 0.14 * columns, 0.9 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
     colours, scale = colormaps["YlOrRd"], Normalize(0, HIGHEST)
     for y, row in enumerate(rows):
@@ -76,7 +78,7 @@ def temperatures(rows: Sequence[Mapping[str, Any]], *, highest: float | None = N
             `repetition`, and of a text that was read `entropy_reading` and `surprise_reading`.
         highest: The largest entropy that there could be, a line.
     """
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    figure = Picture(figsize=(12, 7), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.2))
     at = [row["temperature"] for row in rows]
     left, right = above.subplots(1, 2)
@@ -129,7 +131,7 @@ def sequences(rows: Sequence[Mapping[str, Any]], by_place: Mapping[tuple[str, in
         rows: For each model `order`, `length`, `carried` and `from_zeros`, nats per character.
         by_place: For each order and length nats of the character after 1, 2, … were read, the state zeros before.
     """
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    figure = Picture(figsize=(13, 4.4), layout="constrained")
     carried, zeros, places = figure.subplots(1, 3)
     orders = list(dict.fromkeys(row["order"] for row in rows))
     lengths = sorted({row["length"] for row in rows})

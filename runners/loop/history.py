@@ -43,6 +43,9 @@ class History:
         self._names: list[str] = []
         self._window: Tensor | None = None
 
+    def __repr__(self) -> str:
+        return f"History({self.step:,} steps, {len(self.rows):,} rows)"
+
     def record(self, scalars: dict[str, Tensor]) -> None:
         """Take in a step's scalars, without reading them."""
         self._names = self._names or list(scalars)

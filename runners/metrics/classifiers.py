@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppl_models import Batch, UsageError
+from ppl_models.reprs import fields_repr
 from runners.data import DataSet, Images
 from runners.devices import device_or_default
 from runners.loop.checkpoint import digest, load_checkpoint, save_checkpoint
@@ -94,6 +95,8 @@ class Trained(NamedTuple):
     hash: str
     task: Task
     seed: int
+
+    __repr__ = fields_repr
 
 
 def classifier(

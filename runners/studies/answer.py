@@ -39,6 +39,9 @@ class Answer:
     def __repr__(self) -> str:
         return "\n\n".join([f"{self.question} ({self.data})", markdown(self.table), " ".join(self.finding)])
 
+    def _repr_html_(self) -> str:
+        return figures.html(repr(self), *self.pictures.values())
+
     def write(self, folder: RunFolder) -> None:
         """Leave the table, the pictures, the finding and a page with all of them in a study's folder."""
         found = {"data": self.data, "question": self.question, "finding": list(self.finding), "table": self.table}

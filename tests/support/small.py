@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from guides import SGD, Amortized, Diagonal, Free, Refinement, SemiAmortized
-from ppl_models import CVAE, VAE, MLPDecoder, MLPEncoder
-from runners.data import DataSet, Images
+from ppl_models import CVAE, VAE, CharGRU, Critic, Generator, MLPDecoder, MLPEncoder
+from runners.data import DataSet, Images, Text
 
 
 def images(count: int, *, first: int = 0, fresh: bool = False) -> Images:
@@ -56,6 +56,28 @@ def semi_amortized(*, exact: bool = True) -> SemiAmortized:
 def free(data: DataSet, *, latents: int = 2, refinement: Refinement | None = None, warm: bool = True) -> Free:
     """Free parameters of a data set's training images."""
     return Free(data.train, latents=latents, refinement=refinement, warm=warm)
+
+
+def networks() -> tuple[Generator, Critic]:
+    """A small generator and a small critic of bars."""
+    generator = Generator(MLPDecoder(latents=3, shape=(1, 8, 8), hidden=(8,)))
+    return generator, Critic(MLPEncoder(shape=(1, 8, 8), hidden=(8,), activation="leaky-relu"))
+
+
+def text(*, train: int = 3000, test: int = 800, length: int = 8) -> DataSet:
+    """A text of one sentence again and again, with a little noise."""
+    alphabet, generator = " abcdehint.", torch.Generator().manual_seed(0)
+    sentence = torch.tensor([alphabet.index(character) for character in "the cat bit the hen. "], dtype=torch.int32)
+    codes = sentence.repeat((train + test) // len(sentence) + 1)[: train + test]
+    noise = torch.randint(len(alphabet), codes.shape, generator=generator, dtype=torch.int32)
+    codes = torch.where(torch.rand(codes.shape, generator=generator) < 0.1, noise, codes)
+    splits = {"train": codes[:train], "test": codes[train:]}
+    return DataSet("a cat", valid=None, **{name: Text(part, alphabet, length=length) for name, part in splits.items()})
+
+
+def reader(data: DataSet) -> CharGRU:
+    """A small model of a text."""
+    return CharGRU(data.train.alphabet, hidden=8, layers=1)
 
 
 def write_npz(path: Path, *, train: int = 160, other: int = 40, seed: int = 0) -> Path:
