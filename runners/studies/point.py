@@ -78,7 +78,7 @@ def built(point: Point, folder: RunFolder, *, loaded: dict[Any, DataSet], data: 
 
     A short run has rows enough for a curve.
     """
-    command, options = point
+    command, options = point.command, point.options
     if command is text:
         made = text.build(options, folder)
     else:
