@@ -54,7 +54,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     picture = figures.curves(
         drawn,
         references=targets | {"lagrange_multiplier: the ELBO's": 1.0},
-        title="The least KL at a log-likelihood of (dashed) …",
+        title="The least KL at each target of the log-likelihood (dashed)",
     )
     optima = [
         tuple(one.result["train"][name] for name in ("log_likelihood", "kl", "lagrange_multiplier"))
