@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from runners.figures.inline import Picture
-
 __all__ = ["gradients"]
 
 
@@ -24,7 +22,7 @@ def gradients(
             that the mean is 1 where there is no bias. Beyond ±1 the axis is logarithmic.
         title: A line above.
     """
-    figure = Picture(figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     colours = {name: f"C{position}" for position, name in enumerate(variances)}
     for name, by in variances.items():
@@ -36,7 +34,8 @@ def gradients(
         )  # what independent samples give
     left.plot([], [], color="0.6", linewidth=0.8, linestyle="--", label="1 / particles")
     counts = sorted({count for by in variances.values() for count in by})
-    left.set(xscale="log", yscale="log", xlabel="particles", ylabel="variance, summed over the parameters")
+    left.set(xscale="log", yscale="log", xlabel="particles")
+    left.set_ylabel("variance, summed over the parameters", fontsize=9)
     left.set_xticks(counts, [f"{count:,}" for count in counts])
     left.minorticks_off()
     jitter = np.random.default_rng(0)
@@ -49,7 +48,7 @@ def gradients(
     right.set_xscale("symlog", linthresh=1)
     right.set_yticks(range(len(components)), list(components))
     right.invert_yaxis()
-    right.set_xlabel("draws: component along the gradient, 1 = the gradient; bar: mean")
+    right.set_xlabel("draws along the gradient, in units of its length; bars: their means", fontsize=9)
     for axes in (left, right):
         axes.tick_params(labelsize=9)
         axes.grid(color="0.92")
