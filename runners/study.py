@@ -150,7 +150,7 @@ def _answer(
     series.train([name for name in points if name not in made], build, folder=home, command="study", on_end=ended)
     answer = module.answer({name: made[name] for name in points}, quick=quick)
     about = ", ".join(dict.fromkeys(one.fit.data.name for one in made.values()))
-    answer = replace(answer, question=_question(module), data=about)
+    answer = replace(answer, question=_question(module), data=about or answer.data)
     answer.write(RunFolder(path))
     return answer
 

@@ -11,6 +11,7 @@ from runners.studies import (
     balance,
     constraint,
     gradient_estimators,
+    data_size,
     inner_updates,
     local_rules,
     observation_variance,
@@ -24,6 +25,7 @@ __all__ = ["STUDIES"]
 STUDIES: dict[str, ModuleType] = {
     "q1": local_rules,
     "q2": inner_updates,
+    "q3": data_size,
     "q5": annealing,
     "q6": constraint,
     "q8": balance,
