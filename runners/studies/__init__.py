@@ -15,6 +15,7 @@ from runners.studies import (
     inner_updates,
     local_rules,
     observation_variance,
+    optimisers,
     rate_and_distortion,
     sequences,
     temperature,
@@ -34,5 +35,6 @@ STUDIES: dict[str, ModuleType] = {
     "q12": rate_and_distortion,
     "q15": sequences,
     "q19": gradient_estimators,
+    "q18": optimisers,
 }
 """By the courses' numbers."""
