@@ -9,6 +9,7 @@ from runners.figures.inference import active_units, annealing, gaps
 from runners.figures.inline import Picture, html
 from runners.figures.inversion import inversion
 from runners.figures.lines import Panel, lines
+from runners.figures.latent_plane import latent_plane
 from runners.figures.mixtures import mixtures
 from runners.figures.paths import path_energies
 from runners.figures.rate_distortion import rate_distortion, slopes
@@ -32,6 +33,7 @@ __all__ = [
     "interpolation",
     "inversion",
     "lines",
+    "latent_plane",
     "mixtures",
     "panels",
     "path_energies",

@@ -98,12 +98,12 @@ def _draw(axes: Axes, column: str, runs: Mapping[str, Rows], references: Mapping
         late = [value for step, value in zip(steps, values, strict=True) if step > begun]
         settled += late if len(late) > 2 else values
         everything += values
-    colours = {name: line.get_color() for name, line in zip(runs, axes.lines, strict=True)}
+    colours = {name: line.get_color() for name, line in zip(runs, axes.lines, strict=True) if name}
     levels = {key: level for key, level in references.items() if key.partition(":")[0] == column}
-    for key in list(levels):
-        if (name := key.partition(":")[2].strip()) in colours:
-            axes.axhline(levels[key], color=colours[name], linewidth=1.0, linestyle="--")
-    named = {key: level for key, level in levels.items() if key.partition(":")[2].strip() not in colours}
+    of_runs = {key: name for key in levels if (name := key.partition(":")[2].strip()) in colours}
+    for key, name in of_runs.items():
+        axes.axhline(levels[key], color=colours[name], linewidth=1.0, linestyle="--")
+    named = {key: level for key, level in levels.items() if key not in of_runs}
     for (key, level), style in zip(named.items(), cycle(("--", ":", "-.")), strict=False):
         label = f"{key.partition(':')[2].strip() or 'reference'} {level:,.2f}"
         lines.append(axes.axhline(level, color="0.25", linewidth=1.2, linestyle=style, label=label))

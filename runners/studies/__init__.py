@@ -19,6 +19,7 @@ from runners.studies import (
     rate_and_distortion,
     sequences,
     temperature,
+    two_latents,
 )
 
 __all__ = ["STUDIES"]
@@ -36,5 +37,6 @@ STUDIES: dict[str, ModuleType] = {
     "q15": sequences,
     "q19": gradient_estimators,
     "q18": optimisers,
+    "q16": two_latents,
 }
 """By the courses' numbers."""

@@ -4,7 +4,7 @@ from runners import figures
 from runners.compare import compare
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
-from runners.studies.rows import final
+from runners.studies.rows import final, tenths
 
 __all__ = ["MINUTES", "answer", "runs"]
 
@@ -22,7 +22,7 @@ def runs(*, quick: bool) -> dict[str, Point]:
 
 def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     """The KL of each over training, and what they come to."""
-    table = [{"weight": name} | _tenths(one) | final(one) for name, one in made.items()]
+    table = [{"weight": name} | tenths(one) | final(one) for name, one in made.items()]
     by = {row["weight"]: row for row in table}
     picture = figures.curves(
         {name: one.fit.history.rows for name, one in made.items()}, title="An encoder under schedules of the KL weight"
@@ -39,10 +39,3 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         f"annealing, under a falling one {falling:+.2f} ± {theirs:.2f}.",
     ]
     return Answer(table, {"annealing": picture}, finding)
-
-
-def _tenths(one: Made) -> dict[str, float]:
-    """The mean KL of the first tenth of training and of the last, nats per image."""
-    kl = [row["kl"] for row in one.fit.history.rows]
-    count = max(len(kl) // 10, 1)
-    return {"kl_in_first_tenth": sum(kl[:count]) / count, "kl_in_last_tenth": sum(kl[-count:]) / count}

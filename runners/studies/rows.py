@@ -1,4 +1,4 @@
-"""What tables of studies say of a finished run."""
+"""What tables and findings of studies say of finished runs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -6,7 +6,7 @@ from typing import Any
 
 from runners.studies.point import Made
 
-__all__ = ["at", "final", "milliseconds", "points"]
+__all__ = ["at", "final", "in_words", "milliseconds", "points", "tenths"]
 
 
 def final(made: Made) -> dict[str, Any]:
@@ -42,3 +42,17 @@ def at(rows: Sequence[Mapping[str, float]], x: str, value: float, y: str = "elbo
             share = (value - first[x]) / (last[x] - first[x])
             return first[y] + share * (last[y] - first[y])
     return None
+
+
+def tenths(made: Made) -> dict[str, float]:
+    """The mean KL of the first tenth of training and of the last, nats per image."""
+    kl = [row["kl"] for row in made.fit.history.rows]
+    count = max(len(kl) // 10, 1)
+    return {"kl_in_first_tenth": sum(kl[:count]) / count, "kl_in_last_tenth": sum(kl[-count:]) / count}
+
+
+def in_words(difference: float, error: float) -> str:
+    """A paired difference with its standard error: how many nats more or less, or, within two errors, the same."""
+    if not abs(difference) > 2 * error:  # nor where the error, of a single image, is not a number
+        return f"the same within noise ({difference:+.2f} ± {error:.2f} nats)"
+    return f"{abs(difference):.2f} ± {error:.2f} nats {'more' if difference > 0 else 'less'}"

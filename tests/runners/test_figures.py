@@ -17,7 +17,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from runners.figures import curves, grid, interpolation, panels, png_bytes, reconstruction_rows, report, save
+from runners.figures import (
+    curves,
+    grid,
+    interpolation,
+    latent_plane,
+    panels,
+    png_bytes,
+    reconstruction_rows,
+    report,
+    save,
+)
 
 
 def flat(*values: float | tuple[float, float, float], side: int = 28) -> Tensor:
@@ -218,6 +228,32 @@ def test_references_are_labelled_levels_in_view() -> None:
     assert elbo.get_ylim()[0] < -50.0 < elbo.get_ylim()[1]
     assert likelihood.get_legend() is None
     assert [text.get_text() for text in kl.get_legend().get_texts()] == ["reference 20.50"]
+
+
+def test_a_reference_of_a_run_has_its_colour() -> None:
+    figure = curves({"a": logged(), "b": logged()}, references={"kl: b": 20.5, "kl: other": 21.0})
+    kl = figure.axes[2]
+    lines = {tuple(set(line.get_ydata())): line for line in kl.lines[2:]}
+    assert lines[(20.5,)].get_color() == kl.lines[1].get_color()
+    assert lines[(20.5,)].get_linestyle() == "--"
+    assert [text.get_text() for text in kl.get_legend().get_texts()] == ["other 21.00"]
+    assert [line.get_label() for line in figure.legends[0].legend_handles] == ["a", "b"]
+
+
+def test_the_latent_plane_has_the_priors_circles_and_all_but_stray_codes() -> None:
+    codes = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    labels, samples = torch.arange(500) % 3, {"far": torch.zeros(7, 2)}
+    figure = latent_plane({"near": codes, "far": 20 * codes}, labels=labels, samples=samples, image=torch.rand(1, 5, 5))
+    near, far = figure.axes
+    for axes, spread in ((near, 1), (far, 20)):
+        assert [patch.radius for patch in axes.patches] == [1, 2, 3]
+        low, high = axes.get_xlim()
+        assert axes.get_ylim() == (low, high) == (-high, high)
+        assert ((spread * codes).abs().amax(1) < high).double().mean() >= 0.99
+    assert len(far.collections) == len(near.collections) + 1
+    assert len({tuple(colour) for colour in near.collections[0].get_facecolors()}) == 3
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["0", "1", "2", "prior, radius 1, 2, 3", "posterior samples of one image"]
 
 
 @pytest.mark.parametrize("rows", [[], {}, {"VAE": [], "free": []}])
