@@ -133,7 +133,7 @@ def _answer(
 ) -> Answer:
     """The answer of a study whose runs are in folders under `path`; `home` is what `--resume` is told of."""
     print(f"{_name(module)}: {_question(module)}", file=sys.stderr)
-    folders = {name: RunFolder(path / re.sub(r"[^\w.]+", "-", name).strip("-")) for name in points}
+    folders = {name: RunFolder(path / _folder_name(name)) for name in points}
     loaded: dict[Any, DataSet] = {}
 
     def build(name: str) -> Any:
@@ -158,6 +158,11 @@ def _answer(
 def _written(options: Options) -> Options:
     """Options as config.json has them."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+
+
+def _folder_name(run: str) -> str:
+    """What the folder of a run is called; × and ÷ stay, which may be all that tells two runs apart."""
+    return re.sub(r"[^\w.×÷]+", "-", run).strip("-")
 
 
 def _found(name: str) -> ModuleType:
