@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models.batch import UsageError
 from ppl_models.reprs import fields_repr
@@ -24,6 +24,7 @@ __all__ = [
     "WASSERSTEIN",
     "AdversarialLoss",
     "cross_entropy",
+    "generator_gradient",
     "gradient_penalty",
     "interpolates",
     "r1_penalty",
@@ -112,6 +113,29 @@ r""":math:`\tfrac12 E (D(x) - 1)^2 + \tfrac12 E D(G(z))^2`, :math:`\tfrac12 E (D
 
 HINGE = AdversarialLoss(_margins, _raised, 2.0)
 r""":math:`E (1 - D(x))_+ + E (1 + D(G(z)))_+`, :math:`-E D(G(z))` (Lim and Ye 2017; Miyato et al. 2018)."""
+
+
+def generator_gradient(
+    generator: nn.Module, critic: Callable[[Tensor], Tensor], loss: AdversarialLoss, z: Tensor
+) -> Tensor:
+    r"""What a loss asks of a generator's weights, :math:`\nabla_\theta L(D(G_\theta(z)))`.
+
+    By the chain rule the mean over images of :math:`L'(l_i) \nabla_\theta l_i` with scores l. Of cross-entropy's two
+    forms :math:`L'(l)` is :math:`-\sigma(l)`, saturating, and :math:`-\sigma(-l)`: an image's share has one direction
+    under both, and :math:`e^l` times the length under the first. Goodfellow et al. 2014, arXiv:1406.2661, section 3.
+
+    Args:
+        generator: From latents to images.
+        critic: From the generator's images to scores, `(B,)`.
+        loss: Its generator's part.
+        z: Latents, `(B, latents)`.
+
+    Returns:
+        All weights' gradients as one vector; those that are frozen are left out.
+    """
+    weights = [weight for weight in generator.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(loss.generator(critic(generator(z))), weights)
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def slopes(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

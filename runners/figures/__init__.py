@@ -8,8 +8,8 @@ from runners.figures.images import filmstrips, grid, interpolation, panels, reco
 from runners.figures.inference import active_units, annealing, gaps
 from runners.figures.inline import Picture, html
 from runners.figures.inversion import inversion
-from runners.figures.lines import Panel, lines
 from runners.figures.latent_plane import latent_plane
+from runners.figures.lines import Panel, lines
 from runners.figures.mixtures import mixtures
 from runners.figures.paths import path_energies
 from runners.figures.rate_distortion import rate_distortion, slopes
