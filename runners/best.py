@@ -15,7 +15,7 @@ class Best:
         figure: What the figure is called.
 
     Attributes:
-        rows: For each look `step` and the figure, by its name.
+        rows: For each look `step`, the figure, by its name, and what was taken in beside it.
         state: The module's state at the smallest, and `None` before the first look.
     """
 
@@ -24,11 +24,11 @@ class Best:
         self.rows: list[dict[str, float]] = []
         self.state: dict[str, Tensor] | None = None
 
-    def take(self, found: float, module: nn.Module, *, step: int) -> None:
-        """Take in what the figure is after so many steps."""
+    def take(self, found: float, module: nn.Module, *, step: int, **beside: float) -> None:
+        """Take in what the figure is after so many steps, and what else is to be in the row."""
         if self.state is None or found < self._of(self._first()):
             self.state = {name: value.clone() for name, value in module.state_dict().items()}
-        self.rows.append({"step": step, self.figure: found})
+        self.rows.append({"step": step, self.figure: found, **beside})
 
     @property
     def step(self) -> int:

@@ -274,9 +274,12 @@ class GanFit(Run):
             return {"held_out": float(loss_of(self.loss).critic(*scores))}
 
     def after(self, step: int) -> None:
-        """A look for the best generator, and a picture, where they are due."""
+        """A look for the best generator, beside the losses since the last one, and a picture, where they are due."""
         if self.selection is not None and self.due(step, self.settings["selection"]):
-            self.selection.look(self.trained(), self.samples(len(self.selection.real), seed=CHOOSING), step=step)
+            means = self.history.recent(step - int(self.selection.rows[-1]["step"] if self.selection.rows else 0))
+            losses = {name: means[name] for name in ("generator_loss", "critic_loss")}
+            images = self.samples(len(self.selection.real), seed=CHOOSING)
+            self.selection.look(self.trained(), images, step=step, **losses)
         super().after(step)
 
     def draw(self, step: int) -> None:

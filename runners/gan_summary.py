@@ -1,6 +1,6 @@
 """What a GAN's fit comes to in the end: final figures and pictures; and what it has to say of itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -45,8 +45,8 @@ def final_figures(fit: "GanFit", found: Mapping[str, Any]) -> dict[str, Figure]:
     if fit.loss in TWO_FORMS:
         drawn["losses"] = figures.generator_losses(dict(TWO_FORMS.values()))
     if "best" in found:
-        both = _beside(fit.selection.rows, fit.history.rows)
-        drawn["selection"] = figures.curves(both, title="by the classifier that chooses, beside the losses")
+        title = "by the classifier that chooses, beside the losses"
+        drawn["selection"] = figures.curves(fit.selection.rows, title=title)
     return drawn
 
 
@@ -63,15 +63,6 @@ def curves(fit: "GanFit") -> Figure:
         held.append({"step": row["step"], name: sign * row["held_out"]})
     level = f"{name}: {'no difference' if fit.loss == 'wasserstein' else 'fooled'}"
     return figures.curves({"training images": rows, "held-out images": held}, references={level: fit.fooled})
-
-
-def _beside(looks: Sequence[Mapping[str, float]], rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Each look with the losses of the last row before it: whether a loss says when to stop."""
-    joined = []
-    for look in looks:
-        row = next((row for row in reversed(rows) if row["step"] <= look["step"]), {})
-        joined.append({**look, **{name: row[name] for name in ("generator_loss", "critic_loss") if name in row}})
-    return joined
 
 
 def remark(fit: "GanFit") -> str | None:

@@ -45,14 +45,14 @@ class Selection(Best):
         self.real = self.features(images)
         self.figure = "frechet_distance" if len(self.real) >= 2 * self.real.shape[1] else "kernel_distance"
 
-    def look(self, generator: nn.Module, images: Tensor, *, step: int) -> None:
+    def look(self, generator: nn.Module, images: Tensor, *, step: int, **beside: float) -> None:
         """Take in what a generator has come to after so many steps, by as many images as there are real ones."""
         made = self.features(images)
         if self.figure == "frechet_distance":
             found = frechet_distance(self.real, made)
         else:
             found = kernel_distance(self.real, made, size=len(made) // 2).mean
-        self.take(found, generator, step=step)
+        self.take(found, generator, step=step, **beside)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"about": self.about, "figure": self.figure}

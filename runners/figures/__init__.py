@@ -2,6 +2,7 @@
 
 from runners.figures.adversarial import generator_losses
 from runners.figures.comparisons import differences, surprise_along
+from runners.figures.adversarial import generator_losses, stopping
 from runners.figures.curves import curves
 from runners.figures.gradients import gradients
 from runners.figures.images import filmstrips, grid, interpolation, panels, reconstruction_rows
@@ -44,6 +45,7 @@ __all__ = [
     "save",
     "sequences",
     "slopes",
+    "stopping",
     "surprise",
     "surprise_along",
     "temperatures",

@@ -81,7 +81,12 @@ class History:
 
     def final(self) -> dict[str, float]:
         """Means over the last 1000 steps, or all of them where there were fewer."""
-        return self._mean(min(self.step, WINDOW)) if self.step else {}
+        return self.recent(WINDOW)
+
+    def recent(self, count: int) -> dict[str, float]:
+        """Means over the last `count` steps, 1000 at most; of several processes, since the last row this one's own."""
+        count = min(count, self.step, WINDOW)
+        return self._mean(count) if count else {}
 
     def state_dict(self) -> dict[str, Any]:
         kept = {"step": self.step, "seconds": self.seconds, "rows": self.rows}

@@ -13,6 +13,7 @@ from runners.metrics.classifiers import Classifier, Trained, classifier
 from runners.metrics.distances import frechet_distance, kernel_distance, sliced_wasserstein
 from runners.metrics.measures import measure, table
 from runners.metrics.neighbours import memorisation, prdc, two_sample_accuracy
+from runners.metrics.ranks import rank_correlation
 
 __all__ = [
     "Classifier",
@@ -24,6 +25,7 @@ __all__ = [
     "measure",
     "memorisation",
     "prdc",
+    "rank_correlation",
     "sliced_wasserstein",
     "table",
     "two_sample_accuracy",

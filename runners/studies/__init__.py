@@ -23,6 +23,7 @@ from runners.studies import (
     temperature,
     two_latents,
 )
+from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, stopping
 
 __all__ = ["STUDIES"]
 
@@ -42,5 +43,6 @@ STUDIES: dict[str, ModuleType] = {
     "q16": two_latents,
     "q18": optimisers,
     "q19": gradient_estimators,
+    "q17": stopping,
 }
 """By the courses' numbers."""

@@ -535,3 +535,19 @@ def test_bad_images_are_refused_in_one_line(
     with pytest.raises(UsageError, match=message) as error:
         metrics.measure(spoil(samples["real"]), digits, trained, **settings)
     assert "\n" not in str(error.value)
+
+
+# Ranks
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    """Ten children's intelligence and hours of television, a textbook's example; and scipy's, with ties."""
+    quotients, hours = [106, 86, 100, 101, 99, 103, 97, 113, 112, 110], [7, 0, 27, 50, 28, 29, 20, 12, 6, 17]
+    assert metrics.rank_correlation(quotients, hours) == pytest.approx(-29 / 165)
+    tied = [round(value, 1) for value in (normal(2, 30, seed=5) / 2).tolist()[0]]
+    other = normal(2, 30, seed=6).tolist()[0]
+    assert len(set(tied)) < 30
+    assert metrics.rank_correlation(tied, other) == pytest.approx(stats.spearmanr(tied, other).statistic)
+    assert math.isnan(metrics.rank_correlation([1.0, 1.0], [1.0, 2.0]))
+    with pytest.raises(UsageError, match="found 1 and 1 numbers"):
+        metrics.rank_correlation([1.0], [1.0])

@@ -227,9 +227,9 @@ def test_the_best_generator_is_the_one_that_was_looked_at() -> None:
     fit = GanFit(generator, critic, data, classifier=chosen(None), **settings)
     kept, look = [], fit.selection.look
 
-    def noted(net: nn.Module, images: Tensor, *, step: int) -> None:
+    def noted(net: nn.Module, images: Tensor, *, step: int, **losses: float) -> None:
         kept.append((step, {name: value.clone() for name, value in net.state_dict().items()}, images))
-        look(net, images, step=step)
+        look(net, images, step=step, **losses)
 
     fit.selection.look = noted
     fit.run()
@@ -249,8 +249,8 @@ def test_the_best_generator_is_the_one_that_was_looked_at() -> None:
         "seed": 1,
         "images": "valid",
     }
-    looks = gan_summary._beside(fit.selection.rows, fit.history.rows)
-    assert [row["generator_loss"] for row in looks] == [row["generator_loss"] for row in fit.history.rows]
+    losses = [[row[name] for name in ("step", "generator_loss", "critic_loss")] for row in fit.selection.rows]
+    assert losses == [[row[name] for name in ("step", "generator_loss", "critic_loss")] for row in fit.history.rows]
 
 
 def test_interpolation_is_along_variance_preserving_paths() -> None:
