@@ -5,6 +5,7 @@ from runners.figures.comparisons import differences, surprise_along
 from runners.figures.adversarial import generator_losses, stopping
 from runners.figures.curves import curves
 from runners.figures.gradients import gradients
+from runners.figures.fidelity import precision_recall
 from runners.figures.images import filmstrips, grid, interpolation, panels, reconstruction_rows
 from runners.figures.inference import active_units, annealing, gaps
 from runners.figures.inline import Picture, html
@@ -39,6 +40,7 @@ __all__ = [
     "panels",
     "path_energies",
     "png_bytes",
+    "precision_recall",
     "rate_distortion",
     "reconstruction_rows",
     "report",

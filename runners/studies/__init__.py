@@ -24,6 +24,7 @@ from runners.studies import (
     two_latents,
 )
 from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, stopping
+from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, samples, stopping
 
 __all__ = ["STUDIES"]
 
@@ -43,6 +44,7 @@ STUDIES: dict[str, ModuleType] = {
     "q16": two_latents,
     "q18": optimisers,
     "q19": gradient_estimators,
+    "q14": samples,
     "q17": stopping,
 }
 """By the courses' numbers."""
