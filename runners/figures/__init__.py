@@ -12,6 +12,7 @@ from runners.figures.inline import Picture, html
 from runners.figures.inversion import inversion
 from runners.figures.latent_plane import latent_plane
 from runners.figures.lines import Panel, lines
+from runners.figures.inversion import inversion, places
 from runners.figures.mixtures import mixtures
 from runners.figures.paths import path_energies
 from runners.figures.rate_distortion import rate_distortion, slopes
@@ -39,6 +40,7 @@ __all__ = [
     "mixtures",
     "panels",
     "path_energies",
+    "places",
     "png_bytes",
     "precision_recall",
     "rate_distortion",

@@ -1,16 +1,17 @@
-"""Targets, their inversions, and where the losses of all restarts ended."""
+"""Targets, their inversions, where the losses of all restarts ended, and what lies between these places."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from torch import Tensor
 
 from runners.figures.inline import Picture
 
-__all__ = ["inversion"]
+__all__ = ["inversion", "places"]
 
 
 def inversion(
@@ -67,4 +68,42 @@ def inversion(
     axes.grid(axis="both", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def places(losses: Tensor, each: Sequence[Mapping[str, Any]]) -> Figure:
+    """For each image where its runs ended, and how far the loss rises on the way from its lowest place to the next.
+
+    Args:
+        losses: Squared error per pixel of every restart, `(restarts, N)`.
+        each: Of each image what `runners.local_minima.images_evidence` found: `cluster_losses`, and `barriers` with
+            `loss`, `relaxed` and `found`.
+    """
+    figure = Picture(figsize=(max(7.0, 0.9 * len(each) + 1.5), 4.2), layout="constrained")
+    axes = figure.subplots()
+    shown = {}
+    for i, image in enumerate(each):
+        ends = losses[:, i].cpu().double()
+        left = torch.linspace(-0.36, -0.14, len(ends)) + i
+        shown["a run's end"] = axes.scatter(left, ends.sort().values, s=8, color="0.6", linewidths=0)
+        for loss in image["cluster_losses"]:
+            (line,) = axes.plot([i - 0.1, i + 0.4], [loss] * 2, color="tab:blue", alpha=0.5)
+            shown["a place: runs at one code"] = line
+        for place, one in enumerate(image["barriers"]):
+            x, top = [i + 0.02 + 0.12 * place] * 2, one["loss"] + max(one["relaxed"], 0.0)
+            colour = "tab:red" if one["found"] else "0.4"
+            (line,) = axes.plot(x, [one["loss"], top], color=colour, marker="_", markersize=6, linewidth=1.6)
+            shown["the rise to it from the lowest" if one["found"] else "no rise found"] = line
+    axes.set_xticks(range(len(each)))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("test image", fontsize=9)
+    axes.set_ylabel("squared error per pixel", fontsize=9)
+    axes.tick_params(labelsize=9)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return figure

@@ -25,6 +25,9 @@ from runners.studies import (
 )
 from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, stopping
 from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, samples, stopping
+    inversion,
+    samples,
+    stopping,
 
 __all__ = ["STUDIES"]
 
@@ -44,6 +47,7 @@ STUDIES: dict[str, ModuleType] = {
     "q16": two_latents,
     "q18": optimisers,
     "q19": gradient_estimators,
+    "q13": inversion,
     "q14": samples,
     "q17": stopping,
 }
