@@ -19,7 +19,7 @@ MINUTES = (1.5, 38)
 KEPT = 100
 """One in so many samples of the mixture is the VAE's, the others are noise."""
 
-REAL, MEANS, PIXELS, NOISE = "real images", "VAE, means", "VAE, pixels", "VAE, 99 % noise"
+REAL, MEANS, PIXELS, NOISE = "real images", "VAE means", "VAE pixels", "VAE in 99 % noise"
 
 MEASURES = (
     "frechet_distance",
@@ -58,12 +58,12 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     found = {name: measure(images, fit.data, trained) for name, images in drawn.items()}
     found = {REAL: next(iter(found.values()))["real"]} | found
     test = made["VAE"].result["test"]
-    bounds = {MEANS: {}, PIXELS: test, NOISE: test | {"elbo": test["elbo"] - math.log(KEPT)}}
+    bounds = {PIXELS: test, NOISE: test | {"elbo": test["elbo"] - math.log(KEPT)}}
     table = [
         {"samples": name}
-        | {of: bounds.get(name, {})[of] for of in ("elbo", "elbo_se") if of in bounds.get(name, {})}
+        | {of: bounds.get(name, {}).get(of) for of in ("elbo", "elbo_se")}
         | {of: figures_of[of] for of in MEASURES if figures_of.get(of) is not None}
-        | ({"seconds": made[name].result["seconds"]} if name in made else {})
+        | {"seconds": made[name.split(" ")[0]].result["seconds"] if name != REAL else None}
         for name, figures_of in found.items()
     ]
     real = fit.data.test.gather(torch.arange(min(SHOWN, count), device=fit.device)).x
@@ -91,9 +91,9 @@ def _finding(rows: dict[str, dict[str, Any]]) -> list[str]:
     pixels, noise = rows[PIXELS], rows[NOISE]
     return [
         f"The {called} from the test images: {order}; training images in their place have {rows[REAL][distance]:.3g}.",
-        f"Most samples are among the data for {sharp['samples']} (precision {sharp['precision']:.2f}), most data among "
-        f"the samples for {broad['samples']} (recall {broad['recall']:.2f}); real images have "
-        f"{rows[REAL]['precision']:.2f} and {rows[REAL]['recall']:.2f}.",
+        f"Precision is highest for {sharp['samples']} ({sharp['precision']:.2f}) and recall for {broad['samples']} "
+        f"({broad['recall']:.2f}); real images have {rows[REAL]['precision']:.2f} and {rows[REAL]['recall']:.2f}.",
         f"The VAE's ELBO is {pixels['elbo']:.1f} nats; with noise in the place of 99 % of its samples the bound is at "
-        f"least {noise['elbo']:.1f}, while their {called} goes from {pixels[distance]:.3g} to {noise[distance]:.3g}.",
+        f"least {noise['elbo']:.1f}, while their {called} goes from {pixels[distance]:.3g} to {noise[distance]:.3g}. "
+        f"Precision gives that noise {noise['precision']:.2f} and coverage {noise['coverage']:.2f}.",
     ]
