@@ -12,6 +12,9 @@ from runners.figures.inline import Picture
 
 __all__ = ["generator_losses", "stopping"]
 
+STYLES = ((0, (4, 4)), (4, (4, 4)))
+"""Dashes in each other's gaps: two lines at one place are both seen."""
+
 
 Lines = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -63,14 +66,14 @@ def stopping(runs: Mapping[str, Sequence[Mapping[str, float]]], *, distance: str
         steps, distances = ([row[of] for row in rows] for of in ("step", distance))
         names = [of for of in rows[0] if of not in ("step", distance)]
         _curve(far, steps, distances, colour="0.2")
-        if min(distances) > 0:
+        if 0 < 3 * min(distances) < max(distances):
             for axis in (far.set_yscale, against.set_yscale):
                 axis("log")
         for place, of in enumerate(names):
             values, colour = [row[of] for row in rows], f"C{place}"
             _curve(losses, steps, values, colour=colour, label=of)
             stop = values.index(min(values))
-            far.axvline(steps[stop], color=colour, linewidth=1, linestyle="--", label=f"least {of}")
+            far.axvline(steps[stop], color=colour, linewidth=1.2, linestyle=STYLES[place % 2], label=f"least {of}")
             against.plot(values, distances, color=colour, linewidth=0.6, alpha=0.6)
             against.scatter(values[:-1], distances[:-1], s=18, facecolors="white", edgecolors=colour, zorder=3)
             against.scatter(values[-1:], distances[-1:], s=30, color=colour, zorder=4)

@@ -81,7 +81,7 @@ def _row(name: str, looks: Looks, loss: str) -> dict[str, Any]:
 def _of_run(name: str, rows: Sequence[Mapping[str, Any]], distance: str) -> str:
     """What the losses of a run would have been worth."""
     said = ", ".join(
-        f"of the {row['loss']} {row['rank_correlation']:+.2f} ({row['in_second_half']:+.2f} in the second half)"
+        f"{row['loss']} {row['rank_correlation']:+.2f} ({row['in_second_half']:+.2f} in the second half)"
         for row in rows
     )
     stops = " and ".join(
@@ -89,8 +89,8 @@ def _of_run(name: str, rows: Sequence[Mapping[str, Any]], distance: str) -> str:
     )
     one, chance = rows[0], 1 / math.sqrt(rows[0]["looks"] - 1)
     return (
-        f"{name}: the rank correlation with the {distance} over {one['looks']} looks is {said}; independent looks "
-        f"would have 0 ± {chance:.2f}. Stopping would have ended {stops}; the best look, at step {one['best_step']:,}, "
+        f"{name}, rank correlation with the {distance} over {one['looks']} looks: {said}; independent looks would "
+        f"have 0 ± {chance:.2f}. Stopping would have ended {stops}; the best look, at step {one['best_step']:,}, "
         f"has {one['best_distance']:.3g} and the last {one['last_distance']:.3g}."
     )
 
