@@ -1,6 +1,7 @@
 """What the losses of a generator ask of it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import torch
 from matplotlib.axes import Axes
@@ -12,11 +13,10 @@ from runners.figures.inline import Picture
 
 __all__ = ["generator_losses", "stopping"]
 
+Lines = Mapping[str, Sequence[tuple[float, float]]]
+
 STYLES = ((0, (4, 4)), (4, (4, 4)))
 """Dashes in each other's gaps: two lines at one place are both seen."""
-
-
-Lines = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def generator_losses(losses: Mapping[str, AdversarialLoss], *, measured: Mapping[str, Lines] | None = None) -> Figure:
@@ -49,6 +49,19 @@ def generator_losses(losses: Mapping[str, AdversarialLoss], *, measured: Mapping
         _plain(axes)
     values.legend(fontsize=9, frameon=False)
     return figure
+
+
+def _draw_norms(axes: Axes, losses: Mapping[str, AdversarialLoss], measured: Mapping[str, Lines]) -> None:
+    for place, name in enumerate(losses):
+        for (label, points), style in zip(measured[name].items(), cycle(("o-", "s--", "^:")), strict=False):
+            label = label if place == 0 else None  # the colours are the first panel's
+            axes.plot(*zip(*points, strict=True), style, color=f"C{place}", markersize=4, label=label)
+    axes.set(xscale="log", yscale="log")
+    axes.set_title("its gradient by the generator's weights", fontsize=11)
+    axes.set_ylabel("norm", fontsize=9)
+    for line in (legend := axes.legend(fontsize=9, frameon=False)).get_lines():
+        line.set_color("0.25")
+    legend.set_title("a generator trained by", prop={"size": 9})
 
 
 def stopping(runs: Mapping[str, Sequence[Mapping[str, float]]], *, distance: str) -> Figure:

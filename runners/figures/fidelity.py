@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
+from runners.figures.inline import Picture
+
 __all__ = ["precision_recall"]
 
 
@@ -13,7 +15,7 @@ def precision_recall(points: Mapping[str, tuple[float, float]]) -> Figure:
     Args:
         points: By name, recall and precision.
     """
-    figure = Figure(figsize=(6.2, 4.4), layout="constrained")
+    figure = Picture(figsize=(6.2, 4.4), layout="constrained")
     axes = figure.subplots()
     for place, (name, (recall, precision)) in enumerate(points.items()):
         marker = "*osD^vP"[place % 7]

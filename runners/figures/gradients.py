@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from runners.figures.inline import Picture
+
 __all__ = ["gradients"]
 
 
@@ -22,7 +24,7 @@ def gradients(
             that the mean is 1 where there is no bias. Beyond ±1 the axis is logarithmic.
         title: A line above.
     """
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure = Picture(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     colours = {name: f"C{position}" for position, name in enumerate(variances)}
     for name, by in variances.items():

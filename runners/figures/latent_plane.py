@@ -9,6 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from torch import Tensor
 
+from runners.figures.inline import Picture
+
 __all__ = ["latent_plane"]
 
 RADII = (1, 2, 3)
@@ -35,7 +37,7 @@ def latent_plane(
     """
     across = min(2, len(codes))
     down = -(-len(codes) // across)
-    figure = Figure(figsize=(4.6 * across, 4.6 * down + 0.6), layout="constrained")
+    figure = Picture(figsize=(4.6 * across, 4.6 * down + 0.6), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).flatten()
     for axes, (title, points) in zip(panels, codes.items(), strict=False):
         _draw(axes, points.cpu(), None if labels is None else labels.cpu(), (samples or {}).get(title))

@@ -149,7 +149,7 @@ def sequences(rows: Sequence[Mapping[str, Any]], by_place: Mapping[tuple[str, in
     styles = dict(zip(reversed(lengths), cycle(("-", "--", ":", "-.")), strict=False))
     for (order, length), nats in by_place.items():
         colour = colormaps["tab10"].colors[orders.index(order)]
-        places.plot(range(1, len(nats) + 1), nats, color=colour, linestyle=styles[length], label=f"{order}, {length}")
+        places.plot(*_half_octaves(nats), color=colour, linestyle=styles[length], label=f"{order}, {length}")
     places.set_xscale("log", base=2)
     places.xaxis.set_major_formatter("{x:g}")
     places.set_xlabel("characters read since zeros", fontsize=9)
@@ -162,6 +162,17 @@ def sequences(rows: Sequence[Mapping[str, Any]], by_place: Mapping[tuple[str, in
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _half_octaves(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Means of places 1, 2, … and of their values between powers of the root of 2."""
+    ends = sorted({round(2 ** (n / 2)) for n in range(2 * len(values).bit_length())} | {len(values)})
+    ends = [end for end in ends if end <= len(values)]
+    spans = list(zip([0, *ends], ends, strict=False))
+    return (
+        [(first + 1 + last) / 2 for first, last in spans],
+        [sum(values[first:last]) / (last - first) for first, last in spans],
+    )
 
 
 def _lines(

@@ -10,24 +10,22 @@ from runners.studies import (
     annealing,
     balance,
     constraint,
-    data_size,
     critic_steps,
+    data_size,
     generator_losses,
     gradient_estimators,
     inner_updates,
+    inversion,
     local_rules,
     observation_variance,
     optimisers,
     rate_and_distortion,
+    samples,
     sequences,
+    stopping,
     temperature,
     two_latents,
 )
-from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, stopping
-from runners.studies import annealing, balance, constraint, inner_updates, rate_and_distortion, samples, stopping
-    inversion,
-    samples,
-    stopping,
 
 __all__ = ["STUDIES"]
 
@@ -39,16 +37,16 @@ STUDIES: dict[str, ModuleType] = {
     "q6": constraint,
     "q7": generator_losses,
     "q8": balance,
+    "q9": critic_steps,
     "q10": observation_variance,
     "q11": temperature,
-    "q9": critic_steps,
     "q12": rate_and_distortion,
-    "q15": sequences,
-    "q16": two_latents,
-    "q18": optimisers,
-    "q19": gradient_estimators,
     "q13": inversion,
     "q14": samples,
+    "q15": sequences,
+    "q16": two_latents,
     "q17": stopping,
+    "q18": optimisers,
+    "q19": gradient_estimators,
 }
 """By the courses' numbers."""

@@ -40,7 +40,7 @@ def options_of(command: ModuleType, name: str, **changes: object) -> Options:
 def test_a_preset_trains_a_step(command: ModuleType, name: str, data: DataSet, tmp_path: Path) -> None:
     if command is text:
         (tmp_path / "ab.txt").write_text("abcd, dcba.\n" * 500)
-        options, given = options_of(text, name, **ONE_STEP, text=str(tmp_path / "ab.txt")), {}
+        options, given = options_of(text, name, **ONE_STEP, text=str(tmp_path / "ab.txt"), hidden=32), {}
     else:
         options, given = options_of(command, name, **ONE_STEP), {"data": data}
     fit = command.build(options, RunFolder(tmp_path / "run"), **given)

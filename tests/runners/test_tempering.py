@@ -9,6 +9,7 @@ from ppl_models import CharGRU
 from runners.data import Text
 from runners.reading import surprise, tempered_reading
 from runners.tempering import entropy, entropy_slope, tempered
+from runners.writing import write
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
@@ -43,8 +44,7 @@ def test_limits() -> None:
 def text_and_model() -> tuple[Text, CharGRU]:
     text = Text(torch.randint(0, 4, (90,), dtype=torch.int32), "abcd")
     model = CharGRU("abcd", hidden=6, layers=1).double().eval()
-    # Odds that the text does not have, so that it is a temperature above 1 that suits it.
-    model.head.weight.data.mul_(4)
+    model.head.weight.data.mul_(8)  # far from uniform
     return text, model
 
 
@@ -66,10 +66,13 @@ def test_a_tempered_reading_is_that_of_each_conditional() -> None:
 
 
 def test_surprise_is_least_where_it_meets_the_entropy() -> None:
-    text, model = text_and_model()
-    temperatures = [1.0 + 0.02 * n for n in range(1000)]
+    """Of a text that the model wrote at twice the temperature, near there."""
+    _, model = text_and_model()
+    codes = [code for code, _ in write(model, 400, rows=1, temperature=2.0)]
+    text = Text(torch.cat(codes).to(torch.int32), "abcd")
+    temperatures = [0.5 + 0.02 * n for n in range(400)]
     found = tempered_reading(model, text, temperatures)
-    least = min(range(1000), key=lambda n: found[n]["surprise"])
-    assert 0 < least < 999
+    least = min(range(400), key=lambda n: found[n]["surprise"])
+    assert 1 < temperatures[least] < 4
     apart = [row["entropy"] - row["surprise"] for row in found]
     assert apart[least - 1] < 0 < apart[least + 1]

@@ -11,11 +11,11 @@ LINES = "".join(f"{n} men went to mow, went to mow a meadow;\n" for n in range(2
 
 
 def test_the_entropy_grows_with_the_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runners.text_summary.LENGTH", 200)
+    monkeypatch.setattr("runners.text_summary.LENGTH", 100)
     (tmp_path / "mow.txt").write_text(LINES)
-    answer = answered(
-        "temperature", tmp_path, monkeypatch, steps=60, data=None, text=str(tmp_path / "mow.txt"), batch=40
-    )
+    text = {"data": None, "text": str(tmp_path / "mow.txt")}
+    small = {"batch": 20, "length": 20, "hidden": 48, "lr": 0.01}
+    answer = answered("temperature", tmp_path, monkeypatch, steps=120, **text, **small)
     *rows, real = answer.table
     uniform = math.log(len(set(LINES)))
     read = [row["entropy_reading"] for row in rows]
@@ -24,7 +24,7 @@ def test_the_entropy_grows_with_the_temperature(tmp_path: Path, monkeypatch: pyt
     assert 0 <= rows[0]["entropy"] < rows[-1]["entropy"] < uniform
     assert rows[0]["known_words_%"] > rows[-1]["known_words_%"]
     assert rows[0]["repeated_%"] >= rows[-1]["repeated_%"]
-    assert real["known_words_%"] == 100
+    assert real["known_words_%"] > 95
     assert "went to mow" in real["text"]
     assert "\n" not in "".join(row["text"] for row in rows)
     assert f"{uniform:.2f}" in answer.finding[0]
