@@ -14,7 +14,6 @@ In Python: `study("annealing", quick=True)`.
 """
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,19 +23,22 @@ from typing import Any
 from ppl_models import UsageError
 from runners import series
 from runners.data import DataSet
+from runners.gan_fit import GanFit
 from runners.loop.command import Options, command, fresh, options_of
 from runners.loop.folder import RunFolder
 from runners.loop.parser import Parser, add_image_options, add_run_options
+from runners.origin import readable
+from runners.run import Run
 from runners.studies import STUDIES
 from runners.studies.answer import Answer
-from runners.studies.point import Made, Point, all_options, built, reported
+from runners.studies.point import ANY, Made, Point, all_options, built, reported
 
-__all__ = ["listing", "main", "study"]
+__all__ = ["folder_name", "listing", "main", "study"]
 
 ALL = "all"
 
 DEFAULTS: Options = {"study": None, "quick": False} | dict.fromkeys(
-    ("data", "data_root", "binarize", "text", "steps", "batch", "seed", "device", "precision")
+    ("data", "data_root", "binarize", "text", "steps", "batch", "seed", "device", "precision", "tensorboard")
 )
 """Options that were not typed are None: each run has its own."""
 
@@ -58,14 +60,15 @@ def study(
     """
     module, folder = _found(name), RunFolder(Path(out) if out else fresh(f"study-{_name(_found(name))}"))
     options = options | {"study": _name(module), "quick": quick}
-    points = _points(module, options)
+    asked = _Asked(module, options, folder.path, {} if data is None else {ANY: data})
+    asked.rehearse()
     folder.create({"command": "study", "options": _written(options)})
-    return _answer(module, points, folder.path, home=folder, quick=quick, data=data)
+    return asked.answer(home=folder)
 
 
 def listing() -> str:
-    """All studies with their questions, and the minutes that they take on two cores, quick and in full."""
-    lines = [f"{'':4} {'':20} {'quick':>5} {'full':>5}  minutes on two cores"]
+    """All studies with their questions, and the minutes that they take on one core, quick and in full."""
+    lines = [f"{'':4} {'':20} {'quick':>5} {'full':>5}  minutes on one core"]
     for number, module in STUDIES.items():
         quick, full = module.MINUTES
         lines.append(f"{number:4} {_name(module):20} {quick:5g} {full:5g}  {_question(module)}")
@@ -85,9 +88,7 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     if given.pop("list", False) or ("study" not in given and not given.get("resume")):
         if given:
-            raise UsageError(
-                f"--{min(given)}: of which study? expected {', '.join(map(_name, STUDIES.values()))} or all"
-            )
+            raise UsageError(f"--{min(given)}: of which study? {_expected()}")
         print(listing())
         return None
     if "study" in given and given["study"] != ALL:
@@ -95,74 +96,98 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
     options, folder, resume = options_of(given, name="study", defaults=DEFAULTS, presets={"": {}}, quick={})
     if options["study"] is None:
         raise UsageError("--resume: found no study to go on with under runs/; expected a NAME")
-    every = options["study"] == ALL
-    asked = {module: _points(module, options) for module in (STUDIES.values() if every else [_found(options["study"])])}
-    if resume and folder.holds_run:
+    going_on, loaded = resume and folder.holds_run, {}
+    with readable(folder, read=going_on):
+        every = options["study"] == ALL
+        asked = [
+            _Asked(module, options, folder.path / _name(module) if every else folder.path, loaded)
+            for module in (STUDIES.values() if every else [_found(options["study"])])
+        ]
+        for each in asked:
+            each.rehearse()  # before anything is written
+    if going_on:
         folder.lock()
     else:
         folder.create({"command": "study", "options": _written(options)})
     answers = []
-    for module, points in asked.items():
-        path = folder.path / _name(module) if every else folder.path
-        answers.append(_answer(module, points, path, home=folder, quick=options["quick"]))
-        print(answers[-1], path / "report.html", sep="\n")
+    for each in asked:
+        answers.append(each.answer(home=folder))
+        print(answers[-1], each.path / "report.html", sep="\n")
     return answers if every else answers[0]
 
 
-def _points(module: ModuleType, options: Options) -> dict[str, Point]:
-    """The runs of a study with all of their options.
+class _Asked:
+    """A study that is asked for: its runs with all of their options, and where they go.
+
+    Args:
+        module: The study.
+        options: Those of the command; where all studies are asked for, each run takes those that its command knows.
+        path: The study's folder.
+        loaded: Data sets that were loaded already, by what they were loaded from.
 
     Raises:
-        UsageError: Something was typed that some of them have no use for.
+        UsageError: Something was typed that some of the runs have no use for.
     """
-    given = {name: value for name, value in options.items() if value is not None and name not in ("study", "quick")}
-    return {
-        name: point._replace(options=all_options(point, given, quick=options["quick"]))
-        for name, point in module.runs(quick=options["quick"]).items()
-    }
+
+    def __init__(self, module: ModuleType, options: Options, path: Path, loaded: dict[Any, DataSet]) -> None:
+        self.module, self.path, self.loaded, self.quick = module, path, loaded, options["quick"]
+        given = {name: value for name, value in options.items() if value is not None and name not in ("study", "quick")}
+        self.points: dict[str, Point] = {}
+        for name, point in module.runs(quick=self.quick).items():
+            known = point.command.DEFAULTS if options["study"] == ALL else given
+            typed = {option: value for option, value in given.items() if option in known}
+            self.points[name] = point._replace(options=all_options(point, typed, quick=self.quick))
+
+    def folder(self, name: str) -> RunFolder:
+        """The folder of a run."""
+        return RunFolder(self.path / folder_name(name))
+
+    def build(self, name: str) -> Run:
+        """A run, not yet run."""
+        return built(self.points[name], self.folder(name), loaded=self.loaded)
+
+    def rehearse(self) -> None:
+        """Try the first run, without a classifier, so that nothing is written for what does not fit.
+
+        Raises:
+            UsageError: It does not fit together.
+        """
+        for name in list(self.points)[:1]:
+            run = self.build(name)
+            if not isinstance(run, GanFit):
+                run.rehearse()
+
+    def answer(self, *, home: RunFolder) -> Answer:
+        """Train what is not trained yet, and answer; `home` is what `--resume` is told of.
+
+        Raises:
+            UsageError: A run does not fit together, or left the finite numbers.
+        """
+        made = {}
+        for name in self.points:
+            if (result := series.finished(self.folder(name))) is not None:
+                made[name] = Made(self.build(name).restore(self.folder(name)), result)
+
+        def ended(name: str, run: Run) -> None:
+            made[name] = Made(run, reported(run, self.points[name]))
+
+        pending = [name for name in self.points if name not in made]
+        series.train(pending, self.build, folder=home, command="study", on_end=ended)
+        answer = self.module.answer({name: made[name] for name in self.points}, quick=self.quick)
+        about = ", ".join(dict.fromkeys(one.fit.data.name for one in made.values()))
+        answer = replace(answer, question=_question(self.module), data=about or answer.data)
+        answer.write(RunFolder(self.path))
+        return answer
 
 
-def _answer(
-    module: ModuleType,
-    points: dict[str, Point],
-    path: Path,
-    *,
-    home: RunFolder,
-    quick: bool,
-    data: DataSet | None = None,
-) -> Answer:
-    """The answer of a study whose runs are in folders under `path`; `home` is what `--resume` is told of."""
-    print(f"{_name(module)}: {_question(module)}", file=sys.stderr)
-    folders = {name: RunFolder(path / _folder_name(name)) for name in points}
-    loaded: dict[Any, DataSet] = {}
-
-    def build(name: str) -> Any:
-        return built(points[name], folders[name], loaded=loaded, data=data)
-
-    made = {}
-    for name, folder in folders.items():
-        if (result := series.finished(folder)) is not None:
-            made[name] = Made(build(name).restore(folder), result)
-
-    def ended(name: str, run: Any) -> None:
-        made[name] = Made(run, reported(run, points[name]))
-
-    series.train([name for name in points if name not in made], build, folder=home, command="study", on_end=ended)
-    answer = module.answer({name: made[name] for name in points}, quick=quick)
-    about = ", ".join(dict.fromkeys(one.fit.data.name for one in made.values()))
-    answer = replace(answer, question=_question(module), data=about or answer.data)
-    answer.write(RunFolder(path))
-    return answer
+def folder_name(run: str) -> str:
+    """What the folder of a run is called; × and ÷ stay, which may be all that tells two runs apart."""
+    return re.sub(r"[^\w.×÷]+", "-", run).strip("-")
 
 
 def _written(options: Options) -> Options:
     """Options as config.json has them."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-
-
-def _folder_name(run: str) -> str:
-    """What the folder of a run is called; × and ÷ stay, which may be all that tells two runs apart."""
-    return re.sub(r"[^\w.×÷]+", "-", run).strip("-")
 
 
 def _found(name: str) -> ModuleType:

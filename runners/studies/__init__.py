@@ -1,6 +1,6 @@
 """The studies: for each question a module with what varies and what is drawn, a worksheet and a picture.
 
-A module opens with the question, and has `MINUTES`, how long it takes on two cores, quick and in full; `runs(quick)`,
+A module opens with the question, and has `MINUTES`, how long it takes on one core, quick and in full; `runs(quick)`,
 the runs by the names that tables give them; and `answer(made, quick)`, which draws and concludes from finished runs.
 """
 

@@ -11,7 +11,10 @@ from runners.loop.folder import RunFolder
 from runners.origin import SOURCE, data_of
 from runners.run import Run
 
-__all__ = ["Made", "Point", "all_options", "built", "of_gan", "of_svi", "of_text", "reported"]
+__all__ = ["ANY", "Made", "Point", "all_options", "built", "of_gan", "of_svi", "of_text", "reported"]
+
+ANY = "any"
+"""In place of the options that name images: those that were given are meant, whatever the options say."""
 
 LEAST_ROWS = 5
 """Rows of the history of each run."""
@@ -73,19 +76,22 @@ def all_options(point: Point, given: Options, *, quick: bool) -> Options:
     return made
 
 
-def built(point: Point, folder: RunFolder, *, loaded: dict[Any, DataSet], data: DataSet | None = None) -> Run:
-    """The run of a point with all its options, not yet run; images are loaded once for all that have the same.
+def built(point: Point, folder: RunFolder, *, loaded: dict[Any, DataSet]) -> Run:
+    """The run of a point with all its options, not yet run; a short one has rows enough for a curve.
 
-    A short run has rows enough for a curve.
+    Args:
+        point: The point.
+        folder: The run's.
+        loaded: Images that were loaded already by the options that name them, or those of all runs under `ANY`.
     """
     command, options = point.command, point.options
     if command is text:
         made = text.build(options, folder)
     else:
-        source = tuple(str(options[name]) for name in SOURCE)
-        if data is None and source not in loaded:
+        source = ANY if ANY in loaded else tuple(str(options[name]) for name in SOURCE)
+        if source not in loaded:
             loaded[source] = data_of(options)
-        made = command.build(options, folder, data=loaded[source] if data is None else data)
+        made = command.build(options, folder, data=loaded[source])
     made.settings["every"] = min(made.settings["every"], max(made.settings["steps"] // LEAST_ROWS, 1))
     return made
 

@@ -31,7 +31,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from guides import Refinement
-from runners import assess, bench, compare, gan, interpolate, invert, mixtures, rate_distortion, svi, text
+from runners import assess, bench, compare, gan, interpolate, invert, mixtures, rate_distortion, study, svi, text
 from runners.contenders.workload import Contender, Workload
 from runners.fit import Fit
 from runners.gan_fit import GanFit
@@ -39,7 +39,7 @@ from runners.text_fit import TextFit
 
 MAINS = {
     module.__name__.rpartition(".")[2]: module.main
-    for module in (svi, gan, text, assess, invert, interpolate, compare, rate_distortion, mixtures, bench)
+    for module in (svi, gan, text, assess, invert, interpolate, compare, rate_distortion, mixtures, bench, study)
 }
 IMAGES = {"--data": "BLOBS.npz", "--steps": "2", "--out": "NEW"}
 GIVEN = {
@@ -49,6 +49,7 @@ GIVEN = {
     "rate_distortion": IMAGES,
     "mixtures": {"--batch": "8", "--samples": "20", "--steps": "2", "--out": "NEW"},
     "bench": {"--device": "cpu"},
+    "study": IMAGES | {"--batch": "16"},
 }
 """What is added to a command's lines."""
 
@@ -127,6 +128,17 @@ def edited(name: str, change: Callable[[Path], object]) -> Maker:
     def made(place: Path, trained: Path) -> None:
         shutil.copytree(trained / name, place)
         change(place)
+
+    return made
+
+
+def begun(**options: Any) -> Maker:
+    """The folder of a study that was cut before its first run, with other options in its config.json."""
+
+    def made(place: Path, trained: Path) -> None:
+        place.mkdir()
+        given = {"study": "annealing", "quick": False, "data": str(trained / "blobs.npz"), "steps": 2, "batch": 16}
+        (place / "config.json").write_text(json.dumps({"command": "study", "options": given | options}))
 
     return made
 
@@ -746,6 +758,32 @@ ROWS: list[Row] = [
     row("svi", "NEW: cannot be written to (No space left on device)", full="config.json", begun=True),
     row("mixtures", "NEW: cannot be written to (No space left on device)", full="config.json", begun=True),
     # ----------------------------------------------------------------------------------------------------- study
+    row("study q99 --out NOWHERE", "q99: no such study; expected local-rules, inner-updates,"),
+    row("study --quick", "of which study? expected local-rules,"),
+    row("study --list --seed 3", "of which study? expected local-rules,"),
+    row("study annealing --steps 0", "--steps: found 0, expected a whole number from 1 to"),
+    row("study annealing --batch none", "--batch: found none, expected a whole number"),
+    row("study annealing --seed -1", "--seed: found -1"),
+    row("study annealing --precision half", "--precision: invalid choice: 'half' (choose from"),
+    row("study annealing --device moon", "--device: found 'moon', expected cpu, cuda or cuda:N"),
+    row("study annealing --data NOWHERE", "--data: found", "NOWHERE", "expected auto, mnist"),
+    row("study annealing --data BROKEN.npz", "BROKEN.npz", broken=file("no arrays")),
+    row("study annealing --binarize static", "--binarize: found static, expected none, since"),
+    row("study annealing --batch 100000", "batch size: found 100000, expected 1 to 160"),
+    row("study annealing --text MOW.txt", "--text: changes nothing in runs of svi.py"),
+    row("study temperature --data BLOBS.npz", "--data: changes nothing in runs of text.py"),
+    row("study annealing --epochs 3", "unrecognized arguments: --epochs 3"),
+    row("study annealing --out FILE", "FILE: cannot be written to"),
+    row("study annealing --out MINE", "MINE: is not empty (report.html)"),
+    row("study annealing --out SVI", "--out", "SVI: holds a run already; --resume goes on with it"),
+    row("study --resume --out NOWHERE", "--resume: found no study to go on with"),
+    row("study --resume --out SVI", "SVI: was made by svi.py, which resumes it"),
+    row("study constraint --resume --out BROKEN", "was started with 'annealing', found 'constraint'", broken=begun()),
+    row("study --resume --steps 9 --out BROKEN", "--steps: ", "was started with 2, found 9", broken=begun()),
+    row("study --resume --out BROKEN", "q77: no such study; expected", broken=begun(study="q77")),
+    row("study --resume --out BROKEN", "BROKEN/config.json: ", broken=begun(steps="many")),
+    row("study --resume --out BROKEN", "BROKEN/config.json: ", broken=begun(study=["annealing"])),
+    row("study annealing", "NEW: cannot be written to (No space left on device)", full="config.json", begun=True),
 ]
 
 

@@ -14,7 +14,7 @@ from runners import gan
 from runners.loop.folder import RunFolder
 from runners.studies import STUDIES, adversaries, balance
 from runners.studies.point import Made, all_options, of_gan
-from runners.study import _folder_name
+from runners.study import folder_name
 
 
 def test_more_steps_put_their_player_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_more_steps_put_their_player_ahead(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("module", STUDIES.values(), ids=list(STUDIES))
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_run_has_a_folder_of_its_own(module: ModuleType, quick: bool) -> None:
-    folders = [_folder_name(name) for name in module.runs(quick=quick)]
+    folders = [folder_name(name) for name in module.runs(quick=quick)]
     assert len(set(folders)) == len(folders)
     assert all(folders)
 
