@@ -29,7 +29,7 @@ from runners.loop.command import command
 from runners.loop.parser import Parser, given_path, positive
 from runners.text_fit import TextFit
 
-__all__ = ["Comparison", "compare", "main"]
+__all__ = ["Comparison", "compare", "free_on", "main", "refined"]
 
 
 def compare(
@@ -93,8 +93,23 @@ def _kind(fit: Fit | TextFit) -> str:
     return type(fit.model if isinstance(fit, TextFit) else fit.guide).__name__
 
 
-def _refined(fit: Fit, updates: int, *, where: str) -> Fit:
-    """The same encoder, semi-amortized after the fact."""
+def free_on(fit: Fit, *, where: str = "this fit") -> Fit:
+    """Free parameters on a fit's frozen model, for `compare`, which refines them on each image.
+
+    Raises:
+        UsageError: There are several latents.
+    """
+    if not isinstance(fit.model.latents, int):
+        raise UsageError(f"--free: {where} has latents in several layers, which rows cannot start")
+    return fit.swap(Free(fit.data.train, family=Diagonal(fit.model.latents)), train_model=False)
+
+
+def refined(fit: Fit, updates: int, *, where: str = "this fit") -> Fit:
+    """The same encoder on the same frozen model, semi-amortized after the fact.
+
+    Raises:
+        UsageError: The guide is no encoder whose answers have a density.
+    """
     if type(fit.guide) is not Amortized or not has_density(fit.guide.family):
         raise UsageError(f"--refine: the guide of {where} is no encoder whose answers can be refined")
     refinement = replace(REFINEMENT, steps=updates)
@@ -122,13 +137,10 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
         if getattr(options, name) and not all(isinstance(fit, Fit) for fit in fits):
             raise UsageError(f"--{name}: is for runs of svi.py alone")
     if options.free:
-        if not isinstance(first.model.latents, int):
-            raise UsageError(f"--free: {options.runs[0]} has latents in several layers, which rows cannot start")
-        free = Free(first.data.train, family=Diagonal(first.model.latents))
-        fits.append(first.swap(free, train_model=False))
+        fits.append(free_on(fits[0], where=str(options.runs[0])))
         names.append(f"free, {options.free} updates")
     if options.refine:
-        fits.append(_refined(first, options.refine, where=str(options.runs[0])))
+        fits.append(refined(fits[0], options.refine, where=str(options.runs[0])))
         names.append(f"refined, {options.refine} updates")
     settings = {"images": options.images, "updates": options.free}
     if any(isinstance(fit, GanFit) for fit in fits):  # as gan.py and assess.py keep it

@@ -7,6 +7,7 @@ the runs by the names that tables give them; and `answer(made, quick)`, which dr
 from types import ModuleType
 
 from runners.studies import (
+    amortization,
     annealing,
     balance,
     constraint,
@@ -33,6 +34,7 @@ STUDIES: dict[str, ModuleType] = {
     "q1": local_rules,
     "q2": inner_updates,
     "q3": data_size,
+    "q4": amortization,
     "q5": annealing,
     "q6": constraint,
     "q7": generator_losses,

@@ -121,7 +121,7 @@ def _finding(table: list[dict[str, Any]], fits: dict[str, Fit], *, limit: float)
     ]
     if full:
         said.append(
-            f"The information of {count:,} images is at most {limit:.2f} nats; {' and '.join(full)} is near that: "
+            f"The information of {count:,} images is at most {limit:.2f} nats, and near that at {' and '.join(full)}: "
             "more images would have some of the KL of all codes as information."
         )
     return said
