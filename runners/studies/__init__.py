@@ -25,6 +25,7 @@ from runners.studies import (
     sequences,
     stopping,
     temperature,
+    training,
     two_latents,
 )
 
@@ -50,5 +51,6 @@ STUDIES: dict[str, ModuleType] = {
     "q17": stopping,
     "q18": optimisers,
     "q19": gradient_estimators,
+    "q20": training,
 }
 """By the courses' numbers."""
