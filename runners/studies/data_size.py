@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from guides import Free
 from runners import figures
 from runners.bench import measure
-from runners.contenders import Setting, Workload
+from runners.contenders import Setting
 from runners.contenders.costs import peak_memory
 from runners.contenders.free_rows import BATCH, LATENTS, MOST, free_rows
 from runners.devices import device_or_default
@@ -45,10 +45,10 @@ def runs(*, quick: bool) -> dict[str, Point]:
 
 
 def answer(made: dict[str, Made], *, quick: bool) -> Answer:
-    """A step of S1 with tables of more and more rows; contenders take turns, as in bench.py."""
+    """A step of S1 with tables of more and more rows, measured as bench.py does."""
     setting = Setting(device_or_default(None), count=IMAGES)
     with forked(0, setting.device):
-        costs = {rows: _cost(setting, rows, quick=quick) for rows in (QUICK_SIZES if quick else SIZES)}
+        costs = _costs(setting, quick=quick)
     table = [_row(rows, cost) for rows, cost in costs.items()]
     labels = {
         "toolkit": "the toolkit's table",
@@ -79,13 +79,19 @@ def bytes_of_a_row(latents: int = LATENTS) -> int:
     return sum(table.nbytes for table in Free(rows, latents=latents).buffers() if len(table) == rows) // rows
 
 
-def _cost(setting: Setting, rows: int, *, quick: bool) -> Cost:
-    workload: Workload = free_rows(setting, rows=rows)
+def _costs(setting: Setting, *, quick: bool) -> dict[int, Cost]:
+    """Of each size; all sizes take turns, so that what else the machine does hits them alike."""
+    sizes = {rows: partial(free_rows, rows=rows) for rows in (QUICK_SIZES if quick else SIZES)}
+    made = {(rows, name): make() for rows, size in sizes.items() for name, make in size(setting).contenders.items()}
     how = {"rounds": QUICK_ROUNDS, "budget": QUICK_BUDGET} if quick else {"rounds": ROUNDS, "budget": BUDGET}
-    seconds = measure({name: make() for name, make in workload.contenders.items()}, device=setting.device, **how)
-    size = partial(free_rows, rows=rows)
-    memory = {name: peak_memory(size, name, setting) for name in (TOOLKIT, DENSE) if name in seconds}
-    return Cost({name: [1e3 * workload.size * each for each in rounds] for name, rounds in seconds.items()}, memory)
+    turns = {f"{name}, {rows}": contender for (rows, name), contender in made.items()}
+    seconds = dict(zip(made, measure(turns, device=setting.device, **how).values(), strict=True))
+    costs = {rows: Cost({}, {}) for rows in sizes}
+    for (rows, name), rounds in seconds.items():
+        costs[rows].milliseconds[name] = [1e3 * BATCH * each for each in rounds]
+        if name != ALONE:
+            costs[rows].memory[name] = peak_memory(sizes[rows], name, setting)
+    return costs
 
 
 def _row(rows: int, cost: Cost) -> dict[str, Any]:
@@ -103,7 +109,10 @@ def _points(table: list[dict[str, Any]], column: str) -> list[tuple[float, float
 
 def _finding(table: list[dict[str, Any]], costs: dict[int, Cost]) -> list[str]:
     first, last = table[0], table[-1]
-    spread = [ms for cost in costs.values() for ms in cost.milliseconds[TOOLKIT]]
+    ratios = [
+        longer / shorter
+        for shorter, longer in zip(*(costs[row["rows"]].milliseconds[TOOLKIT] for row in (first, last)), strict=True)
+    ]
     dense = [row for row in table if row["dense_ms"] is not None]
     least, most = dense[0], dense[-1]
     memory = [f"{last['bytes_a_row']} bytes a row are {last['table_MB']:,.0f} MB of table at {last['rows']:,} rows"]
@@ -114,8 +123,8 @@ def _finding(table: list[dict[str, Any]], costs: dict[int, Cost]) -> list[str]:
     left_out = len(dense) < len(table)
     return [
         f"With {last['rows'] / first['rows']:,.0f} times as many rows a step of {BATCH} images takes "
-        f"{last['toolkit_ms'] / first['toolkit_ms']:.2f} times as long, {last['toolkit_ms']:.0f} ms for "
-        f"{first['toolkit_ms']:.0f} (all rounds at all sizes: {min(spread):.0f} to {max(spread):.0f}); gathering and "
+        f"{median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f} over the rounds), "
+        f"{last['toolkit_ms']:.0f} ms for {first['toolkit_ms']:.0f}; gathering and "
         f"scattering rows and moments is {last['share_of_table']} of it at {last['rows']:,} rows.",
         f"A dense table under Pyro's Adam, which goes through all rows at each update, takes "
         f"{most['dense_ms'] / least['dense_ms']:.2f} times as long at {most['rows']:,} rows as at {least['rows']:,}, "

@@ -65,7 +65,7 @@ def _row(name: str, one: Made, equal: dict[str, tuple[str, float]]) -> dict[str,
 
 
 def _training(made: dict[str, Made], row: dict[str, Any], name: str) -> float:
-    return made[row["run"]].result["train"][name]
+    return made[row["run"]].fit.history.rows[-1][name]
 
 
 def _at_equal(table: list[dict[str, Any]], what: str) -> str:

@@ -57,13 +57,14 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         f"deviations of the prior in a first visit's ten updates on the decoder that it trained, SGD of {MOVING:g} by "
         f"{sgd['moves_on_its_own']:.2g}, Adam by {adam['moves_on_its_own']:.2g}; all on the decoder that Adam trained, "
         f"{course['moves_on_adams']:.2g}, {sgd['moves_on_adams']:.2g} and {adam['moves_on_adams']:.2g}.",
-        f"In training the course's rows end at a KL of {course['train_kl']:.2g} nats and an ELBO of "
-        f"{course['train_elbo']:.1f}, SGD of {MOVING:g} at {sgd['train_kl']:.1f} and {sgd['train_elbo']:.1f}, Adam at "
-        f"{adam['train_kl']:.1f} and {adam['train_elbo']:.1f}; with Adam, but one set of rows carried from batch to "
-        f"batch, {carried['train_kl']:.1f} and {carried['train_elbo']:.1f}.",
+        f"In training the course's rows end at a KL of {course['training_KL']:.2g} nats and an ELBO of "
+        f"{course['training_ELBO']:.1f}, SGD of {MOVING:g} at {sgd['training_KL']:.1f} and "
+        f"{sgd['training_ELBO']:.1f}, Adam at {adam['training_KL']:.1f} and {adam['training_ELBO']:.1f}; with Adam, "
+        f"but one set of rows carried from batch to batch, {carried['training_KL']:.1f} and "
+        f"{carried['training_ELBO']:.1f}.",
         f"One Adam of the decoder's step size for both costs {one['ms_per_step']:.0f} ms a step in place of "
-        f"{adam['ms_per_step']:.0f} and ends at a training ELBO of {one['train_elbo']:.1f}, and at "
-        f"{long['train_elbo']:.1f} after {long['seconds']:,.0f} s, beside {adam['train_elbo']:.1f} after "
+        f"{adam['ms_per_step']:.0f} and ends at a training ELBO of {one['training_ELBO']:.1f}, and at "
+        f"{long['training_ELBO']:.1f} after {long['seconds']:,.0f} s, beside {adam['training_ELBO']:.1f} after "
         f"{adam['seconds']:,.0f} s by two.",
         _decoders(table),
     ]
@@ -88,7 +89,8 @@ def moved(one: Made, *, model: Program, images: int = 100) -> float:
 
 
 def _row(name: str, one: Made, *, on: Made) -> dict[str, Any]:
-    train = {f"train_{term}": one.result["train"][term] for term in ("elbo", "kl")}
+    last = one.fit.history.rows[-1]
+    train = {"training_ELBO": last["elbo"], "training_KL": last["kl"]}
     moves = {"moves_on_its_own": moved(one, model=one.fit.model), "moves_on_adams": moved(one, model=on.fit.model)}
     return (
         {"rule": name}

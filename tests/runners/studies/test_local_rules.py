@@ -18,8 +18,8 @@ def test_small_steps_hardly_move_rows(tmp_path: Path, monkeypatch: pytest.Monkey
         assert rows[COURSE][column] < 0.1 * rows[ADAM][column]
         # A first step of Adam is as long as its step size, in every direction.
         assert rows[ONE][column] == pytest.approx(1e-3, rel=1e-2)
-    assert rows[COURSE]["train_kl"] < rows[ADAM]["train_kl"]
-    assert rows[COURSE]["train_elbo"] < rows[ADAM]["train_elbo"]
+    assert rows[COURSE]["training_KL"] < rows[ADAM]["training_KL"]
+    assert rows[COURSE]["training_ELBO"] < rows[ADAM]["training_ELBO"]
     assert rows[ONE]["ms_per_step"] < rows[ADAM]["ms_per_step"]
 
 
