@@ -132,7 +132,6 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
         if all(type(getattr(fit, name)).__module__.partition(".")[0] in OURS for fit in fits if isinstance(fit, Fit)):
             raise UsageError(f"--{name}: no run here has a {name} of your own; leave it out")
     names = [folder.name for folder in options.runs]
-    first = fits[0]
     for name in ("free", "refine"):
         if getattr(options, name) and not all(isinstance(fit, Fit) for fit in fits):
             raise UsageError(f"--{name}: is for runs of svi.py alone")
