@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from runners.figures.curves import EARLY, view
 from runners.figures.inline import Picture
@@ -72,7 +72,6 @@ def lines(panels: Sequence[Panel], *, title: str | None = None) -> Figure:
         axes.set_xlabel(panel.x, fontsize=9)
         axes.set_ylabel(panel.y, fontsize=9)
         axes.tick_params(labelsize=9)
-        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
