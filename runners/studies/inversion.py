@@ -5,6 +5,7 @@ from typing import Any
 
 from runners import figures
 from runners.invert import invert
+from runners.studies.adversaries import STEADY
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_gan
 
@@ -17,8 +18,8 @@ QUICK = {"images": 4, "planted": 6, "restarts": 8}
 
 def runs(*, quick: bool) -> dict[str, Point]:
     """A GAN, which is then only looked at."""
-    length = {"steps": 400, "batch": 32} if quick else {"steps": 8000}
-    return {"S12": of_gan(pictures=0, selection=0, **length)}
+    settings = STEADY | {"steps": 600} if quick else {"steps": 8000}
+    return {"S12": of_gan(pictures=0, selection=0, **settings)}
 
 
 def answer(made: dict[str, Made], *, quick: bool) -> Answer:

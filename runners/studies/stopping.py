@@ -7,6 +7,7 @@ from typing import Any
 
 from runners import figures
 from runners.metrics import rank_correlation
+from runners.studies.adversaries import STEADY
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_gan
 
@@ -24,8 +25,8 @@ Looks = Sequence[Mapping[str, float]]
 
 def runs(*, quick: bool) -> dict[str, Point]:
     """A GAN and a Wasserstein GAN, looked at often; a step of the second costs as much as six of the first."""
-    shared = {"pictures": 0, "selection": 15 if quick else 40} | ({"batch": 32} if quick else {})
-    steps = (300, 45) if quick else (6000, 2000)
+    shared = {"pictures": 0, "selection": 15 if quick else 40} | (STEADY if quick else {})
+    steps = (600, 150) if quick else (6000, 2000)
     return {"S12": of_gan(steps=steps[0], **shared), "S13": of_gan(loss="wgan-gp", steps=steps[1], **shared)}
 
 
