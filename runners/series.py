@@ -41,7 +41,7 @@ def train(
     Args:
         names: Of the runs.
         built: A run by its name, with its folder, not yet run.
-        folder: The series', which is unlocked in the end.
+        folder: The series', of which is spoken where a signal ends the process.
         command: What says how to go on, where a signal ends the process.
         on_end: Called with a name and its finished run, before the next one starts.
 
@@ -49,20 +49,17 @@ def train(
         UsageError: A run does not fit together; or, after all others have been run, one left the finite numbers.
     """
     failed = []
-    try:
-        for name in names:
-            run = built(name).resume()
-            print(f"{run!r} → {run.folder.path}", file=sys.stderr)
-            try:
-                run.run()
-            except UsageError as error:  # where numbers left the finite ones, the others are still worth having
-                failed.append(f"{name}: {error}")
-                print(failed[-1], file=sys.stderr)
-                continue
-            if run.stopped:
-                interrupted(run.stopped, folder.path, command)
-            on_end(name, run)
-    finally:
-        folder.unlock()
+    for name in names:
+        run = built(name).resume()
+        print(f"{run!r} → {run.folder.path}", file=sys.stderr)
+        try:
+            run.run()
+        except UsageError as error:  # where numbers left the finite ones, the others are still worth having
+            failed.append(f"{name}: {error}")
+            print(failed[-1], file=sys.stderr)
+            continue
+        if run.stopped:
+            interrupted(run.stopped, folder.path, command)
+        on_end(name, run)
     if failed:
         raise UsageError("; ".join(failed))

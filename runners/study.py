@@ -31,7 +31,7 @@ from runners.origin import readable
 from runners.run import Run
 from runners.studies import STUDIES
 from runners.studies.answer import Answer
-from runners.studies.point import ANY, Made, Point, all_options, built, reported
+from runners.studies.point import ANY, Made, built, planned, reported
 
 __all__ = ["folder_name", "listing", "main", "study"]
 
@@ -63,7 +63,10 @@ def study(
     asked = _Asked(module, options, folder.path, {} if data is None else {ANY: data})
     asked.rehearse()
     folder.create({"command": "study", "options": _written(options)})
-    return asked.answer(home=folder)
+    try:
+        return asked.answer(home=folder)
+    finally:
+        folder.unlock()
 
 
 def listing() -> str:
@@ -109,10 +112,18 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
         folder.lock()
     else:
         folder.create({"command": "study", "options": _written(options)})
-    answers = []
-    for each in asked:
-        answers.append(each.answer(home=folder))
-        print(answers[-1], each.path / "report.html", sep="\n")
+    answers, failed = [], []
+    try:
+        for each in asked:
+            try:
+                answers.append(each.answer(home=folder))
+                print(answers[-1], each.path / "report.html", sep="\n")
+            except UsageError as error:  # the other studies are still worth having
+                failed.append(f"{_name(each.module)}: {error}" if every else str(error))
+    finally:
+        folder.unlock()
+    if failed:
+        raise UsageError("; ".join(failed))
     return answers if every else answers[0]
 
 
@@ -121,22 +132,18 @@ class _Asked:
 
     Args:
         module: The study.
-        options: Those of the command; where all studies are asked for, each run takes those that its command knows.
+        options: Those of the command; where all studies are asked for, each takes those that it has a use for.
         path: The study's folder.
         loaded: Data sets that were loaded already, by what they were loaded from.
 
     Raises:
-        UsageError: Something was typed that some of the runs have no use for.
+        UsageError: Something was typed that the study has no use for.
     """
 
     def __init__(self, module: ModuleType, options: Options, path: Path, loaded: dict[Any, DataSet]) -> None:
         self.module, self.path, self.loaded, self.quick = module, path, loaded, options["quick"]
         given = {name: value for name, value in options.items() if value is not None and name not in ("study", "quick")}
-        self.points: dict[str, Point] = {}
-        for name, point in module.runs(quick=self.quick).items():
-            known = point.command.DEFAULTS if options["study"] == ALL else given
-            typed = {option: value for option, value in given.items() if option in known}
-            self.points[name] = point._replace(options=all_options(point, typed, quick=self.quick))
+        self.points = planned(module.runs(quick=self.quick), given, quick=self.quick, refuse=options["study"] != ALL)
 
     def folder(self, name: str) -> RunFolder:
         """The folder of a run."""

@@ -189,7 +189,10 @@ def train(
         with readable(folder, read=folder.holds_run):
             built(point_name).rehearse()
     _begin(folder, options, built(next(iter(points))), name=name)
-    series.train(points, built, folder=folder, command=name, on_end=reported)
+    try:
+        series.train(points, built, folder=folder, command=name, on_end=reported)
+    finally:
+        folder.unlock()
 
 
 def _begin(folder: RunFolder, options: Options, fit: Fit, *, name: str) -> None:

@@ -33,8 +33,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     finding = [
         f"In the first tenth of training a rising weight leaves the codes {early['rising']:.1f} nats and a falling one "
         f"{early['falling']:.1f}; without annealing it is {early['constant']:.1f}.",
-        f"In the last tenth it is the other way about: {late['rising']:.1f} against {late['falling']:.1f}, beside "
-        f"{late['constant']:.1f}.",
+        f"In the last tenth it is {late['rising']:.1f}, {late['falling']:.1f} and {late['constant']:.1f}.",
         f"Image by image the test ELBO under a rising weight ends {rising:+.2f} ± {its:.2f} nats from that without "
         f"annealing, under a falling one {falling:+.2f} ± {theirs:.2f}.",
     ]

@@ -7,6 +7,7 @@ from typing import Any
 from runners.studies import adversaries
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_gan
+from runners.studies.rows import listed
 
 __all__ = ["MINUTES", "answer", "runs"]
 
@@ -41,7 +42,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
 
 
 def _winners(table: Sequence[dict[str, Any]]) -> list[str]:
-    """Who is ahead in which run, by the discriminator's loss."""
+    """What the discriminator's loss says of each run."""
     ranked = sorted(table, key=lambda row: row["critic_loss"])
     ahead = [row["run"] for row in ranked if row["critic_loss"] < FOOLED / 2]
     even = [row["run"] for row in ranked if FOOLED / 2 <= row["critic_loss"] < FOOLED]
@@ -51,8 +52,8 @@ def _winners(table: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"A discriminator that tells nothing apart has a loss of log 2, {FOOLED:.2f}; at the end it is lowest under "
         f"{low['run']}, {low['critic_loss']:.2f}, and highest under {high['run']}, {high['critic_loss']:.2f}.",
-        f"Below half of log 2, so that the discriminator wins: {_list(ahead)}; between that and log 2: {_list(even)}; "
-        f"no better than a coin, so that the generator wins: {_list(lost)}.",
+        f"It is below half of log 2 under {listed(ahead)}, between that and log 2 under {listed(even)}, and no better "
+        f"than a coin's under {listed(lost)}.",
         f"The images vary least under {least['run']}, by {least['diversity']:.2g} of the data's variance.",
     ]
 
@@ -70,7 +71,3 @@ def _nearest(table: Sequence[dict[str, Any]]) -> list[str]:
     best = min(table, key=lambda row: row["best"])
     at = f"{best['best']:.3g}, under {best['run']} at step {best['best_at_step']:,}"
     return [f"{said}; the best of all looks is {at}."]
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"

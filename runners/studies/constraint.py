@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from runners import figures
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
+from runners.studies.rows import listed
 
 __all__ = ["MINUTES", "Price", "answer", "prices", "runs"]
 
@@ -23,13 +24,13 @@ class Price(NamedTuple):
     """What a nat of log-likelihood costs between two targets, in nats of KL, and the multipliers at both."""
 
     slope: float
-    lower: float
-    upper: float
+    multiplier: float
+    next_multiplier: float
 
     @property
     def between(self) -> bool:
         """Whether the slope is between the multipliers, as it is where both runs are at their optimum."""
-        return self.lower <= self.slope <= self.upper
+        return self.multiplier <= self.slope <= self.next_multiplier
 
 
 def runs(*, quick: bool) -> dict[str, Point]:
@@ -78,8 +79,7 @@ def prices(optima: Sequence[tuple[float, float, float]]) -> list[Price | None]:
     found: list[Price | None] = []
     for (log_likelihood, kl, multiplier), (next_log_likelihood, next_kl, next_multiplier) in pairwise(optima):
         rise = next_log_likelihood - log_likelihood
-        lower, upper = sorted((multiplier, next_multiplier))
-        found.append(Price((next_kl - kl) / rise, lower, upper) if rise > 0 else None)
+        found.append(Price((next_kl - kl) / rise, multiplier, next_multiplier) if rise > 0 else None)
     return found
 
 
@@ -101,29 +101,29 @@ def _row(one: Made) -> dict[str, Any]:
 
 def _finding(table: Sequence[dict[str, Any]], found: Sequence[Price | None]) -> list[str]:
     first, last, best = table[0], table[-1], max(table, key=lambda row: row["elbo"])
-    states = {state: [row["target"] for row in table if row["target_is"] == state] for state in ("met", "passed")}
+    met, passed, missed = (
+        listed(row["target"] for row in table if row["target_is"] == state) for state in ("met", "passed", "missed")
+    )
     known = [price for price in found if price is not None]
     said = [
-        f"The last steps are within {TOLERANCE:.0%} of the target at {_listed(states['met'])} and still above it at "
-        f"{_listed(states['passed'])}.",
+        f"The mean of the last 1,000 steps is within {TOLERANCE:.0%} of the target at {met}, above it, where the "
+        f"multiplier has yet to come down, at {passed}, and below it at {missed}.",
         f"At the target {first['target']} the test images cost {first['kl']:.1f} nats of KL and at {last['target']} "
         f"{last['kl']:.1f}; their ELBO is best at {best['target']}, {best['elbo']:.1f}, where the multiplier is "
         f"{best['last_multiplier']:.2f} in the end (the ELBO's own is 1).",
         "The multiplier's peaks are "
-        + _listed([f"{row['peak']:.1f} at step {row['peak_at_step']:,}" for row in table])
+        + listed([f"{row['peak']:.1f} at step {row['peak_at_step']:,}" for row in table])
         + ", its ends "
-        + _listed([f"{row['last_multiplier']:.2f}" for row in table])
+        + listed([f"{row['last_multiplier']:.2f}" for row in table])
         + ".",
     ]
     if known:
-        priced = _listed(f"{price.slope:.2f} (multipliers {price.lower:.2f} and {price.upper:.2f})" for price in known)
+        priced = listed(
+            f"{price.slope:.2f} (multipliers {price.multiplier:.2f} and {price.next_multiplier:.2f})" for price in known
+        )
         said.append(
             f"From target to target a nat of log-likelihood costs {priced} nats of KL; settled runs have it between "
-            f"the two multipliers, which holds for {sum(price.between for price in known)} of {len(known)}."
+            f"the first multiplier and the second, which holds for {sum(price.between for price in known)} of "
+            f"{len(known)}."
         )
     return said
-
-
-def _listed(words: Any) -> str:
-    *others, last = list(words) or ["none of them"]
-    return f"{', '.join(others)} and {last}" if others else last

@@ -6,6 +6,7 @@ from typing import Any
 from guides import ELBO, refine
 from guides.sites import Program
 from runners import figures
+from runners.presets import PRESETS
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
 from runners.studies.rows import final, milliseconds, points
@@ -21,6 +22,7 @@ LONGER = 5
 """How many times as long the one optimiser may train for about as many passes through the decoder."""
 
 ADAM, COURSE, SGD, CARRIED, ONE = "Adam", "the course's SGD", f"SGD, {MOVING:g}", "Adam, carried", "one Adam"
+SAME_SIZE = "SGD of the course's size"
 LONG = f"{ONE}, {LONGER} × the steps"
 
 
@@ -31,6 +33,8 @@ def runs(*, quick: bool) -> dict[str, Point]:
     return {
         ADAM: of_svi(steps=steps, **shared),
         COURSE: of_svi(preset="s1-course", steps=steps, **shared),
+        # The course's rule alone, without its carried rows and its networks' start.
+        SAME_SIZE: of_svi(local_rule="sgd", local_lr=PRESETS["s1-course"]["local_lr"], steps=steps, **shared),
         SGD: of_svi(local_rule="sgd", local_lr=MOVING, steps=steps, **shared),
         CARRIED: of_svi(carried=True, steps=steps, **shared),
         ONE: of_svi(joint=True, steps=steps, **shared),
@@ -51,14 +55,16 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         )
     ]
     adam, course, sgd, carried, one, long = (by[name] for name in (ADAM, COURSE, SGD, CARRIED, ONE, LONG))
+    same = by[SAME_SIZE]
     size = made[COURSE].fit.guide.refinement.rule.lr
     finding = [
         f"The course's setting, {size:.2g} per datum, moves a mean by {course['moves_on_its_own']:.2g} standard "
         f"deviations of the prior in a first visit's ten updates on the decoder that it trained, SGD of {MOVING:g} by "
         f"{sgd['moves_on_its_own']:.2g}, Adam by {adam['moves_on_its_own']:.2g}; all on the decoder that Adam trained, "
         f"{course['moves_on_adams']:.2g}, {sgd['moves_on_adams']:.2g} and {adam['moves_on_adams']:.2g}.",
-        f"In training the course's rows end at a KL of {course['training_KL']:.2g} nats and an ELBO of "
-        f"{course['training_ELBO']:.1f}, SGD of {MOVING:g} at {sgd['training_KL']:.1f} and "
+        f"In training the course's rows, which are carried, end at a KL of {course['training_KL']:.2g} nats and an "
+        f"ELBO of {course['training_ELBO']:.1f}, its step size on the table at {same['training_KL']:.2g} and "
+        f"{same['training_ELBO']:.1f}, SGD of {MOVING:g} at {sgd['training_KL']:.1f} and "
         f"{sgd['training_ELBO']:.1f}, Adam at {adam['training_KL']:.1f} and {adam['training_ELBO']:.1f}; with Adam, "
         f"but one set of rows carried from batch to batch, {carried['training_KL']:.1f} and "
         f"{carried['training_ELBO']:.1f}.",

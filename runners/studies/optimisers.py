@@ -8,6 +8,7 @@ from runners.gan_options import DEFAULTS, OTHERWISE
 from runners.metrics.classifiers import Trained, classifier
 from runners.metrics.measures import measure
 from runners.presets import DEFAULTS as VAE_DEFAULTS
+from runners.studies.adversaries import QUICKER
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_gan, of_svi
 from runners.studies.rows import final
@@ -31,10 +32,11 @@ TWICE = 2.0
 
 
 def runs(*, quick: bool) -> dict[str, Point]:
-    """S1 and S12 by one optimiser and by two; S2 and S12 with all step sizes scaled alike."""
-    steps, images = (30, 100) if quick else (2000, 500)
-    rows = {"guide": "free", "steps": steps, "images": images}
-    gan = {"steps": steps, "pictures": 0, "selection": 0}
+    """S1 and S12 by one optimiser and by two; S2 and S12 with all step sizes scaled alike; quick: small networks."""
+    steps, images = (300, 100) if quick else (2000, 500)
+    small = {"model": "mlp"} if quick else {}
+    rows = {"guide": "free", "steps": steps // 4 if quick else steps, "images": images} | small
+    gan = {"steps": steps, "pictures": 0, "selection": 0} | (QUICKER if quick else {})
     critic = {"lr": DEFAULTS["critic_lr"], "betas": DEFAULTS["critic_betas"]}
     generator = {"lr": OTHERWISE["generator_lr"], "betas": OTHERWISE["generator_betas"]}
     made = {
@@ -44,7 +46,7 @@ def runs(*, quick: bool) -> dict[str, Point]:
         ONE_GENERATOR: of_gan(**_both(generator), **gan),
     }
     factors = QUICK_FACTORS if quick else FACTORS
-    vae = {"guide": "amortized", "steps": steps}
+    vae = {"guide": "amortized", "steps": steps, "images": images} | small
     for factor in factors:
         made[_named(VAE, factor)] = of_svi(lr=factor * VAE_DEFAULTS["lr"], **vae)
     for factor in factors:

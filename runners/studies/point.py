@@ -1,5 +1,6 @@
 """One run of a study: a command's options, the fit that they describe, and what that came to."""
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -11,12 +12,12 @@ from runners.loop.folder import RunFolder
 from runners.origin import SOURCE, data_of
 from runners.run import Run
 
-__all__ = ["ANY", "Made", "Point", "all_options", "built", "of_gan", "of_svi", "of_text", "reported"]
+__all__ = ["ANY", "Made", "Point", "all_options", "built", "of_gan", "of_svi", "of_text", "planned", "reported"]
 
 ANY = "any"
 """In place of the options that name images: those that were given are meant, whatever the options say."""
 
-LEAST_ROWS = 5
+LEAST_ROWS = 10
 """Rows of the history of each run."""
 
 REPORTED = ("images", "updates", "evidence")
@@ -73,6 +74,37 @@ def all_options(point: Point, given: Options, *, quick: bool) -> Options:
         made["epochs"] = None
     if quick and "data" in made and "data" not in given and "data" not in own:
         made["data"] = "digits"
+    return made
+
+
+def planned(runs: Mapping[str, Point], given: Options, *, quick: bool, refuse: bool = True) -> dict[str, Point]:
+    """Runs with all of their options; what was typed is for all of them, but for what the study itself varies.
+
+    Args:
+        runs: The runs.
+        given: What was typed. `steps` are those of the longest run, to which the others keep their proportion.
+        quick: Whether it is to be quick.
+        refuse: Whether what the study has no use for is refused, or else left out.
+
+    Raises:
+        UsageError: There is such a thing.
+    """
+    if given and not runs and refuse:
+        raise UsageError(f"--{min(given).replace('_', '-')}: changes nothing in a study that trains nothing")
+    own = {name: all_options(point, {}, quick=quick) for name, point in runs.items()}
+    longest, made = max((options["steps"] for options in own.values()), default=0), {}
+    for name, point in runs.items():
+        typed = dict(given)
+        for option in given:
+            alike = [own[other].get(option) for other in runs if runs[other].command is point.command]
+            varied = option != "steps" and any(value != alike[0] for value in alike)
+            if varied and refuse:
+                raise UsageError(f"--{option.replace('_', '-')}: is what this study varies; leave it out")
+            if not refuse and (varied or option not in point.command.DEFAULTS):
+                del typed[option]
+        if "steps" in typed:
+            typed["steps"] = max(round(own[name]["steps"] * typed["steps"] / longest), 1)
+        made[name] = point._replace(options=all_options(point, typed, quick=quick))
     return made
 
 

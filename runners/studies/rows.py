@@ -1,12 +1,12 @@
 """What tables and findings of studies say of finished runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from runners.studies.point import Made
 
-__all__ = ["at", "final", "in_words", "milliseconds", "points", "tenths"]
+__all__ = ["at", "final", "in_words", "listed", "milliseconds", "points", "tenths"]
 
 
 def final(made: Made) -> dict[str, Any]:
@@ -56,3 +56,9 @@ def in_words(difference: float, error: float) -> str:
     if not abs(difference) > 2 * error:  # nor where the error, of a single image, is not a number
         return f"the same within noise ({difference:+.2f} ± {error:.2f} nats)"
     return f"{abs(difference):.2f} ± {error:.2f} nats {'more' if difference > 0 else 'less'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words with commas and an "and" between them, or none of them."""
+    *others, last = list(words) or ["none of them"]
+    return f"{', '.join(others)} and {last}" if others else last

@@ -10,16 +10,14 @@ from runners.studies.point import of_svi
 from runners.studies.rows import at
 
 
-def test_more_updates_cost_more_and_are_ahead_at_the_same_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_updates_are_ahead_at_the_same_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inner_updates, "UPDATES", (1, 20))
     monkeypatch.setattr(inner_updates, "BATCHES", ())
     found = answered("inner-updates", tmp_path, monkeypatch, steps=40)
     one, twenty = found.table
-    assert twenty["ms_per_step"] > 3 * one["ms_per_step"]
     assert twenty["after 40 steps"] > one["after 40 steps"]
     (seconds,) = (name for name in one if name.endswith(" s"))
     assert one[seconds] == one["after 40 steps"]  # where the shortest run ended
-    assert twenty[seconds] is None or twenty[seconds] < twenty["after 40 steps"]
 
 
 def test_a_batch_of_another_size_sees_as_many_images() -> None:

@@ -20,7 +20,6 @@ def test_small_steps_hardly_move_rows(tmp_path: Path, monkeypatch: pytest.Monkey
         assert rows[ONE][column] == pytest.approx(1e-3, rel=1e-2)
     assert rows[COURSE]["training_KL"] < rows[ADAM]["training_KL"]
     assert rows[COURSE]["training_ELBO"] < rows[ADAM]["training_ELBO"]
-    assert rows[ONE]["ms_per_step"] < rows[ADAM]["ms_per_step"]
 
 
 def test_a_step_of_sgd_is_as_long_as_its_size_and_one_of_adam_whatever_the_gradient() -> None:

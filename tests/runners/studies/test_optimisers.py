@@ -12,7 +12,6 @@ from torch.optim import Adam
 from toy_study import answered
 
 from runners.studies import optimisers
-from runners.studies.optimisers import ONE_ROWS, TWO_ROWS
 
 Descend = Callable[[str, Tensor], None]
 
@@ -69,7 +68,6 @@ def test_one_optimiser_hardly_moves_rows_and_both_systems_are_measured(
     rows = {row["run"]: row for row in found.table}
     assert len(rows) == 7
     assert all(row["frechet_distance"] > 0 for row in rows.values())
-    assert rows[ONE_ROWS]["seconds"] < rows[TWO_ROWS]["seconds"]
     codes = [found.pictures["rows"].axes[2].lines[place].get_ydata()[-1] for place in (0, 1)]
     assert codes[1] < 0.1 * codes[0]
 
