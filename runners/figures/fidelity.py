@@ -15,13 +15,13 @@ def precision_recall(points: Mapping[str, tuple[float, float]]) -> Figure:
     Args:
         points: By name, recall and precision.
     """
-    figure = Picture(figsize=(6.2, 4.4), layout="constrained")
+    figure = Picture(figsize=(6.6, 4.4), layout="constrained")
     axes = figure.subplots()
     for place, (name, (recall, precision)) in enumerate(points.items()):
         marker = "*osD^vP"[place % 7]
         axes.scatter(recall, precision, s=130 if place == 0 else 70, marker=marker, label=name, zorder=3, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
     axes.set_xlabel("recall: data among the samples", fontsize=9)
     axes.set_ylabel("precision: samples among the data", fontsize=9)
     axes.tick_params(labelsize=9)

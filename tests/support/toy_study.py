@@ -13,12 +13,12 @@ from runners.study import study
 from runners.text_fit import TextFit
 
 
-def answered(name: str, folder: Path, patch: pytest.MonkeyPatch, *, steps: int = 60, **options: Any) -> Answer:
-    """The answer of a study, from runs of so many steps; what else is given goes to all of them."""
+def answered(name: str, folder: Path, patch: pytest.MonkeyPatch, *, steps: int | None = 60, **options: Any) -> Answer:
+    """The answer of a study, its longest run of so many steps; what else is given goes to all of them."""
     for fit in (Fit, GanFit, TextFit):
         patch.setattr(fit, "final_figures", lambda self, found: {})
-    options = {"batch": 20, "data": small.data_set(), "quick": True} | options
-    answer = study(name, out=folder / name, steps=steps, **options)
+    options = {"batch": 20, "data": small.data_set(), "quick": True, "steps": steps} | options
+    answer = study(name, out=folder / name, **options)
     assert (folder / name / "report.html").exists()
     assert answer.finding
     assert answer.pictures

@@ -18,7 +18,7 @@ def test_memory_grows_by_the_row_and_there_are_no_runs(tmp_path: Path, monkeypat
     monkeypatch.setattr(data_size, "QUICK_BUDGET", 0.0)
     monkeypatch.setattr(data_size, "QUICK_ROUNDS", 1)
     monkeypatch.setattr(data_size, "peak_memory", lambda workload, name, setting: len(name) * 10**6)
-    found = answered("data-size", tmp_path, monkeypatch)
+    found = answered("data-size", tmp_path, monkeypatch, steps=None, batch=None)
     small, large = found.table
     # Means, log scales, two moments of each, a count of steps, visits, and where the row is.
     assert small["bytes_a_row"] == 4 * (6 * LATENTS + 3)
