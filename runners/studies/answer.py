@@ -45,6 +45,7 @@ class Answer:
     def write(self, folder: RunFolder) -> None:
         """Leave the table, the pictures, the finding and a page with all of them in a study's folder."""
         found = {"data": self.data, "question": self.question, "finding": list(self.finding), "table": self.table}
+        folder.path.mkdir(parents=True, exist_ok=True)  # a study without runs has made none yet
         folder.write_json("result.json", found)
         for name, content in {
             "table.md": f"{markdown(self.table)}\n",

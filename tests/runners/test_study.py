@@ -11,9 +11,12 @@ import small
 import torch
 
 from ppl_models import UsageError
+from runners import figures
 from runners.fit import Fit
+from runners.loop.folder import RunFolder
 from runners.loop.train import train
 from runners.studies import STUDIES
+from runners.studies.answer import Answer
 from runners.studies.point import all_options, of_svi
 from runners.study import listing, main, study
 from runners.table import cell, markdown, text_csv
@@ -140,6 +143,12 @@ def test_what_is_wrong_is_said_in_one_line(line: list[str], tmp_path: Path, caps
     (held / "config.json").write_text("{}")
     assert "holds a run already" in small.refused(main, capsys, *line, "--out", held)
     assert "not made by a command" in small.refused(main, capsys, "--resume", "--out", held)
+
+
+def test_an_answer_without_runs_makes_its_folder(tmp_path: Path) -> None:
+    answer = Answer([{"rows": 3}], {"empty": figures.curves([])}, ["Nothing."], question="Why?", data="tables")
+    answer.write(RunFolder(tmp_path / "all" / "study"))
+    assert json.loads((tmp_path / "all" / "study" / "result.json").read_text())["finding"] == ["Nothing."]
 
 
 def test_tables_share_a_column_with_standard_errors() -> None:
