@@ -12,6 +12,7 @@ In Python: `compare(vae, free)`, and `.show()` of that.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from guides import Amortized, Diagonal, Free, SemiAmortized
@@ -85,7 +86,8 @@ def _named(fits: Sequence[Fit | GanFit | TextFit], names: Sequence[str] | None) 
     named: dict[str, Fit | GanFit | TextFit] = {}
     for position, fit in enumerate(fits):
         name = names[position] if names else fit.loss if isinstance(fit, GanFit) else _kind(fit)
-        named[f"{name} {position + 1}" if name in named else name] = fit
+        numbered = (f"{name} {number}" for number in count(position + 1))
+        named[name if name not in named else next(each for each in numbered if each not in (names or ()))] = fit
     return named
 
 

@@ -1,5 +1,6 @@
 """A series: several runs, each in a folder of its own within another, trained one after the other."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,9 +24,17 @@ def finished(folder: RunFolder, *needed: str) -> dict[str, Any] | None:
     if not all((folder.path / file).exists() for file in ("result.json", "report.html")):
         return None
     found = folder.read_json("result.json")
-    if not isinstance(found, dict) or not found.keys() >= {"data", "steps", *needed}:
+    sound = isinstance(found, dict) and found.keys() >= {"data", "steps", *needed}
+    if not sound or not all(_is_figure(found[name]) for name in needed):
         raise UsageError(f"{folder.path / 'result.json'}: not as a run writes it")
     return found
+
+
+def _is_figure(found: Any) -> bool:
+    """Whether this is a number, or numbers by their names."""
+    if isinstance(found, dict):
+        return bool(found) and all(map(_is_figure, found.values()))
+    return isinstance(found, int | float) and math.isfinite(found)
 
 
 def train(

@@ -21,8 +21,11 @@ from types import ModuleType
 from typing import Any
 
 from ppl_models import UsageError
-from runners import series
+from runners import gan, series, svi, text
+from runners.blueprint import config_of
 from runners.data import DataSet
+from runners.data.corpora import TEXTS
+from runners.data.sources import NAMES
 from runners.gan_fit import GanFit
 from runners.loop.command import Options, command, fresh, options_of
 from runners.loop.folder import RunFolder
@@ -37,6 +40,12 @@ __all__ = ["folder_name", "listing", "main", "study"]
 
 ALL = "all"
 
+NEEDED = {svi: ("test",), gan: ("train",), text: ("test",)}
+"""Figures of a finished run that answers are made of."""
+
+SAME = ("model", "guide", "objective", "generator", "critic", "steps", "batch", "seed")
+"""What of config.json tells one run of a study from another."""
+
 DEFAULTS: Options = {"study": None, "quick": False} | dict.fromkeys(
     ("data", "data_root", "binarize", "text", "steps", "batch", "seed", "device", "precision", "tensorboard")
 )
@@ -44,7 +53,13 @@ DEFAULTS: Options = {"study": None, "quick": False} | dict.fromkeys(
 
 
 def study(
-    name: str, *, quick: bool = False, out: Path | str | None = None, data: DataSet | None = None, **options: Any
+    name: str,
+    *,
+    quick: bool = False,
+    out: Path | str | None = None,
+    data: DataSet | None = None,
+    resume: bool = False,
+    **options: Any,
 ) -> Answer:
     """Answer a question: make its runs, measure, draw and conclude; all of it is in the folder.
 
@@ -52,7 +67,8 @@ def study(
         name: Of the study, or its number, "q5".
         quick: Whether fewer steps, on drawn digits, will do.
         out: The folder; by default a new one under runs/.
-        data: The images, in place of those that `data=` names as on the command line.
+        data: The images, in place of the study's own.
+        resume: Whether to go on with what is in the folder.
         options: Those of the command line, for all runs.
 
     Raises:
@@ -62,7 +78,13 @@ def study(
     options = options | {"study": _name(module), "quick": quick}
     asked = _Asked(module, options, folder.path, {} if data is None else {ANY: data})
     asked.rehearse()
-    folder.create({"command": "study", "options": _written(options)})
+    config = {"command": "study", "options": _written(options), "images": None if data is None else data.name}
+    if resume and folder.holds_run:
+        if folder.read_json("config.json") != config:
+            raise UsageError(f"{folder.path}: was begun as another study or with other options")
+        folder.lock()
+    else:
+        folder.create(config)
     try:
         return asked.answer(home=folder)
     finally:
@@ -100,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
     if options["study"] is None:
         raise UsageError("--resume: found no study to go on with under runs/; expected a NAME")
     going_on, loaded = resume and folder.holds_run, {}
+    if going_on and (images := folder.read_json("config.json").get("images")):
+        raise UsageError(f"{folder.path}: was given {images} in Python; study(…, data=…, resume=True) goes on with it")
     with readable(folder, read=going_on):
         every = options["study"] == ALL
         asked = [
@@ -172,8 +196,11 @@ class _Asked:
         """
         made = {}
         for name in self.points:
-            if (result := series.finished(self.folder(name))) is not None:
-                made[name] = Made(self.build(name).restore(self.folder(name)), result)
+            folder, command = self.folder(name), self.points[name].command
+            if (result := series.finished(folder, "seconds", *NEEDED[command])) is not None:
+                run = self.build(name)
+                _check_same(run, folder)
+                made[name] = Made(run.restore(folder), result)
 
         def ended(name: str, run: Run) -> None:
             made[name] = Made(run, reported(run, self.points[name]))
@@ -192,9 +219,27 @@ def folder_name(run: str) -> str:
     return re.sub(r"[^\w.×÷]+", "-", run).strip("-")
 
 
+def _check_same(run: Run, folder: RunFolder) -> None:
+    """Refuse a finished run of another length or seed than is asked for, as when folders were renamed.
+
+    Raises:
+        UsageError: It is one.
+    """
+    now, was = config_of(run), folder.read_json("config.json")
+    for name in SAME:
+        if name in now and (not isinstance(was, dict) or was.get(name) != now[name]):
+            found = was.get(name) if isinstance(was, dict) else was
+            raise UsageError(f"{folder.path}: found a run with the {name} {found}, expected {now[name]}")
+
+
 def _written(options: Options) -> Options:
-    """Options as config.json has them."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    """Options as config.json has them, paths from anywhere."""
+    written = dict(options)
+    for name, known in {"data": NAMES, "text": TEXTS, "data_root": ()}.items():
+        value = options.get(name)
+        if value is not None and value not in known and Path(value).exists():
+            written[name] = str(Path(value).resolve())
+    return {name: str(value) if isinstance(value, Path) else value for name, value in written.items()}
 
 
 def _found(name: str) -> ModuleType:

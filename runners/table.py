@@ -48,8 +48,8 @@ def cell(value: Any, error: float | None = None) -> str:
         return ""
     if error is not None:
         # So many decimals that the error has a digit.
-        digits = min(max(2, -math.floor(math.log10(error))), 5) if error > 0 else 2
-        return f"{value:.{digits}f} ± {error:.{digits}f}"
+        digits = min(max(2, -math.floor(math.log10(error))), 5) if 0 < error < math.inf else 2
+        return f"{value:,.{digits}f} ± {error:,.{digits}f}"
     if isinstance(value, float):
         short = f"{value:g}"
         if float(short) == value and len(short) < 7:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -133,8 +134,11 @@ def peak_memory(
     if not STATUS.exists():
         return None
     # Not forked: a child has its parent's pages, and its peak.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_grown, workload, name, setting, steps).result()
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(_grown, workload, name, setting, steps).result()
+    except BrokenProcessPool:
+        return None  # a program from standard input, say, which another process cannot read again
 
 
 def _allocated(make: Callable[[], Contender], device: torch.device, *, steps: int) -> int:

@@ -1,5 +1,6 @@
 """How far two series rise and fall together, whatever their units."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
         b: As many.
 
     Returns:
-        From -1 to 1; not a number where all of a or all of b are equal.
+        From -1 to 1; not a number where all of a or all of b are equal, or one of them is not finite.
 
     Raises:
         UsageError: There are fewer than two, or not as many of each.
@@ -29,6 +30,8 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     if len(a) != len(b) or len(a) < 2:
         raise UsageError(f"rank_correlation: found {len(a)} and {len(b)} numbers, expected as many of each, 2 or more")
     first, second = (_ranks(torch.as_tensor(values, dtype=torch.float64)) for values in (a, b))
+    if not (torch.as_tensor([*a, *b], dtype=torch.float64)).isfinite().all():
+        return math.nan
     first, second = first - first.mean(), second - second.mean()
     return float((first * second).sum() / (first.square().sum() * second.square().sum()).sqrt())
 

@@ -112,7 +112,7 @@ def _decoders(table: list[dict[str, Any]]) -> str:
     """Which decoder is best where fresh rows are refined alike on all of them."""
     best, *others = sorted(table, key=lambda row: row["elbo"], reverse=True)
     last = others[-1]
-    error = math.hypot(best["elbo_se"], last["elbo_se"])
+    error = math.hypot(best.get("elbo_se", math.nan), last.get("elbo_se", math.nan))
     return (
         f"As decoders, with fresh rows refined alike on each, that of {best['rule']} is best, {best['elbo']:.1f}, and "
         f"that of {last['rule']} worst, {best['elbo'] - last['elbo']:.1f} ± {error:.1f} below it."

@@ -1,5 +1,6 @@
 """One optimiser or two, for rows and decoder, for GANs; and is a GAN's step size more delicate than a VAE's?"""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         f"S1 by one Adam ends at a training ELBO of {of_one['elbo']:.1f} and a KL of {of_one['kl']:.2g}, by two at "
         f"{of_two['elbo']:.1f} and {of_two['kl']:.3g}, after as many steps, which take {one['seconds']:,.0f} s and "
         f"{two['seconds']:,.0f} s; with rows refined anew on each decoder the test ELBO is {one['elbo']:.1f} ± "
-        f"{one['elbo_se']:.1f} and {two['elbo']:.1f} ± {two['elbo_se']:.1f}.",
+        f"{one.get('elbo_se', math.nan):.1f} and {two['elbo']:.1f} ± {two.get('elbo_se', math.nan):.1f}.",
         f"S12 by one Adam has a Fréchet distance of {by[ONE_CRITIC]['frechet_distance']:.3g} with the discriminator's "
         f"settings and {by[ONE_GENERATOR]['frechet_distance']:.3g} with the generator's, by two "
         f"{by[_named(GAN, 1.0)]['frechet_distance']:.3g}; real images {table[0]['real_images']:.2g}. Only the settings "

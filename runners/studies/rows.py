@@ -1,5 +1,6 @@
 """What tables and findings of studies say of finished runs."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -53,7 +54,9 @@ def tenths(made: Made) -> dict[str, float]:
 
 def in_words(difference: float, error: float) -> str:
     """A paired difference with its standard error: how many nats more or less, or, within two errors, the same."""
-    if not abs(difference) > 2 * error:  # nor where the error, of a single image, is not a number
+    if math.isnan(error):  # of a single image
+        return f"{difference:+.2f} nats"
+    if not abs(difference) > 2 * error:
         return f"the same within noise ({difference:+.2f} ± {error:.2f} nats)"
     return f"{abs(difference):.2f} ± {error:.2f} nats {'more' if difference > 0 else 'less'}"
 

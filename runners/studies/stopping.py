@@ -22,6 +22,9 @@ ESTIMATES = {"gan": "log 2 − discriminator's loss", "wasserstein": "Wasserstei
 
 Looks = Sequence[Mapping[str, float]]
 
+FEWEST = 4
+"""Looks of which a correlation, of the second half too, is one."""
+
 
 def runs(*, quick: bool) -> dict[str, Point]:
     """A GAN and a Wasserstein GAN, looked at often; a step of the second costs as much as six of the first."""
@@ -64,13 +67,14 @@ def _row(name: str, looks: Looks, loss: str) -> dict[str, Any]:
     """How one loss goes with the distance, and where its least would have stopped the run."""
     losses, distances = ([row[of] for row in looks] for of in (loss, "distance"))
     late = len(looks) // 2
+    of = rank_correlation if len(looks) >= FEWEST else lambda *_: math.nan
     stop, best = losses.index(min(losses)), distances.index(min(distances))
     return {
         "run": name,
         "loss": loss,
         "looks": len(looks),
-        "rank_correlation": rank_correlation(losses, distances),
-        "in_second_half": rank_correlation(losses[late:], distances[late:]),
+        "rank_correlation": of(losses, distances),
+        "in_second_half": of(losses[late:], distances[late:]),
         "least_at_step": looks[stop]["step"],
         "distance_there": distances[stop],
         "best_step": looks[best]["step"],
@@ -81,6 +85,8 @@ def _row(name: str, looks: Looks, loss: str) -> dict[str, Any]:
 
 def _of_run(name: str, rows: Sequence[Mapping[str, Any]], distance: str) -> str:
     """What the losses of a run would have been worth."""
+    if rows[0]["looks"] < FEWEST:
+        return f"{name}: {rows[0]['looks']} looks are too few to say anything; expected {FEWEST} or more."
     said = ", ".join(
         f"{row['loss']} {row['rank_correlation']:+.2f} ({row['in_second_half']:+.2f} in the second half)"
         for row in rows
@@ -98,6 +104,8 @@ def _of_run(name: str, rows: Sequence[Mapping[str, Any]], distance: str) -> str:
 
 def _standing(name: str, looks: Looks) -> str:
     """What the distance did where the critic's loss stood, by the median of its moves, and the generator's fell."""
+    if len(looks) < 2:
+        return ""
     critic = next(loss for loss in looks[0] if loss in ESTIMATES.values())
     moves = [{of: after[of] - before[of] for of in after} for before, after in zip(looks[:-1], looks[1:], strict=True)]
     little = median(abs(move[critic]) for move in moves)

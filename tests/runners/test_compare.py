@@ -74,6 +74,11 @@ def test_bounds_are_split_and_their_differences_add_up(bounds: list[Fit]) -> Non
     assert rows[1].endswith(f"{mean:+.2f} ± {error:.2f}")
 
 
+def test_no_fit_is_lost_to_a_name(bounds: list[Fit]) -> None:
+    first, second = bounds[:2]
+    assert list(compare(first, second, second, names=["a 3", "a", "a"]).elbo) == ["a 3", "a", "a 4"]
+
+
 def test_bounds_have_a_picture_whose_points_are_the_differences(bounds: list[Fit]) -> None:
     found = compare(*bounds, names=["long", "short"])
     figure = found.show()

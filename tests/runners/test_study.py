@@ -145,6 +145,37 @@ def test_what_is_wrong_is_said_in_one_line(line: list[str], tmp_path: Path, caps
     assert "not made by a command" in small.refused(main, capsys, "--resume", "--out", held)
 
 
+def test_images_given_in_python_are_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    given = {"data": small.data_set(), "steps": 2, "batch": 16, "quick": True, "out": tmp_path / "study"}
+    first = study("annealing", **given)
+    assert "was given bars in Python" in small.refused(main, capsys, "--resume", "--out", tmp_path / "study")
+    assert study("annealing", resume=True, **given).table == first.table
+    with pytest.raises(UsageError, match="with other options"):
+        study("annealing", resume=True, **given | {"steps": 3})
+
+
+def test_a_study_goes_on_from_another_folder_and_knows_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    small.write_npz(tmp_path / "blobs.npz")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    first = main(["annealing", "--data", "blobs.npz", "--steps", "2", "--batch", "16", "--out", "study"])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = ["--resume", "--out", "../study"]
+    assert main(again).table == first.table
+    run = tmp_path / "study" / "rising"
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"test": {"elbo": "high"}}))
+    assert "result.json: not as a run writes it" in small.refused(main, capsys, *again)
+    (run / "result.json").write_text(json.dumps(result))
+    run.rename(tmp_path / "study" / "kept")
+    (tmp_path / "study" / "falling").rename(run)
+    assert "found a run with the objective" in small.refused(main, capsys, *again)
+
+
 def test_an_answer_without_runs_makes_its_folder(tmp_path: Path) -> None:
     answer = Answer([{"rows": 3}], {"empty": figures.curves([])}, ["Nothing."], question="Why?", data="tables")
     answer.write(RunFolder(tmp_path / "all" / "study"))
