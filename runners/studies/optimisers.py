@@ -12,7 +12,7 @@ from runners.presets import DEFAULTS as VAE_DEFAULTS
 from runners.studies.adversaries import QUICKER
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_gan, of_svi
-from runners.studies.rows import final
+from runners.studies.rows import final, listed
 
 __all__ = ["MINUTES", "answer", "runs"]
 
@@ -30,6 +30,10 @@ ONE_CRITIC, ONE_GENERATOR = f"{GAN}, one Adam, the discriminator's", f"{GAN}, on
 
 TWICE = 2.0
 """How many times the least distance a step size may give that is still as good as any."""
+
+
+def _named(kind: str, factor: float) -> str:
+    return f"{kind}, × {factor:g}"
 
 
 def runs(*, quick: bool) -> dict[str, Point]:
@@ -56,6 +60,10 @@ def runs(*, quick: bool) -> dict[str, Point]:
     return made
 
 
+MAY_DIVERGE = tuple(_named(kind, factor) for kind in (VAE, GAN) for factor in FACTORS if factor > 1)
+"""Runs without which there still is an answer: that they left the finite numbers."""
+
+
 def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     """The samples of all by one measure, the bounds of those that have them."""
     first = made[TWO_ROWS].fit
@@ -68,6 +76,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         for kind in (VAE, GAN)
     }
     distances = {kind: [(factor, row["frechet_distance"]) for factor, row in rows] for kind, rows in swept.items()}
+    lost = [name for name in MAY_DIVERGE if name in runs(quick=quick) and name not in made]
     panels = [
         figures.Panel(
             "Fréchet distance of the samples",
@@ -100,6 +109,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         f"settings and {by[ONE_GENERATOR]['frechet_distance']:.3g} with the generator's, by two "
         f"{by[_named(GAN, 1.0)]['frechet_distance']:.3g}; real images {table[0]['real_images']:.2g}. Only the settings "
         "differ: Adam moves each weight by itself.",
+        *([f"Left the finite numbers: {listed(lost)}."] if lost else []),
         _sensitivity(distances),
     ]
     return Answer(table, pictures, finding)
@@ -108,10 +118,6 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
 def _both(adam: dict[str, Any]) -> dict[str, Any]:
     """One Adam over both networks: two with the same settings, as no weight's step depends on another's."""
     return {f"{network}_{name}": value for network in ("critic", "generator") for name, value in adam.items()}
-
-
-def _named(kind: str, factor: float) -> str:
-    return f"{kind}, × {factor:g}"
 
 
 def _row(name: str, one: Made, trained: Trained, *, images: int) -> dict[str, Any]:
@@ -123,19 +129,16 @@ def _row(name: str, one: Made, trained: Trained, *, images: int) -> dict[str, An
 
 def _sensitivity(distances: dict[str, Sequence[tuple[float, float]]]) -> str:
     """How far step sizes may be from the best, and what the worst of them does."""
-    said, worst = [], {}
+    said = []
     for kind, points in distances.items():
         least = min(distance for _, distance in points)
         good = [factor for factor, distance in points if distance <= TWICE * least]
-        worst[kind] = max(distance for _, distance in points) / least
+        worst = max(distance for _, distance in points) / least
         which = f"at × {good[0]:g} alone" if len(good) == 1 else f"at × {', '.join(f'{each:g}' for each in good)}"
         said.append(
-            f"the {kind}'s distance is within twice its least, {least:.3g}, {which}, and at most {worst[kind]:.1f} "
-            "times that"
+            f"the {kind}'s distance is within twice its least, {least:.3g}, {which}, and at most {worst:.1f} times that"
         )
-    factors = [factor for factor, _ in next(iter(distances.values()))]
-    more = max(worst, key=worst.__getitem__)
+    factors = sorted({factor for points in distances.values() for factor, _ in points})
     return (
-        f"With all step sizes scaled from × {factors[0]:g} to × {factors[-1]:g}, {said[0]}; {said[1]}: over this "
-        f"range the {more}'s is the more sensitive."
+        f"With all step sizes scaled from × {factors[0]:g} to × {factors[-1]:g}, one seed each, {said[0]}; {said[1]}."
     )
