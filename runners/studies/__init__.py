@@ -1,8 +1,8 @@
 """The studies: for each question a module with what varies and what is drawn, a worksheet and a picture.
 
 A module opens with the question, and has `MINUTES`, how long it takes on one core, quick and in full; `runs(quick)`,
-the runs by the names that tables give them; and `answer(made, quick)`, which draws and concludes from finished runs. Without those
-that `MAY_DIVERGE` names there still is an answer: that they left the finite numbers.
+the runs by the names that tables give them; and `answer(made, quick)`, which draws and concludes from finished
+runs. Without those that `MAY_DIVERGE` names there still is an answer: that they left the finite numbers.
 """
 
 from types import ModuleType
