@@ -13,38 +13,27 @@ folder holds a run folder of svi.py, gan.py or text.py for each of its runs, whi
 In Python: `study("annealing", quick=True)`.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ppl_models import UsageError
-from runners import gan, series, svi, text
-from runners.blueprint import config_of
 from runners.data import DataSet
 from runners.data.corpora import TEXTS
 from runners.data.sources import NAMES
-from runners.gan_fit import GanFit
 from runners.loop.command import Options, command, fresh, options_of
 from runners.loop.folder import RunFolder
 from runners.loop.parser import Parser, add_image_options, add_run_options
 from runners.origin import readable
-from runners.run import Run
 from runners.studies import STUDIES
 from runners.studies.answer import Answer
-from runners.studies.point import ANY, Made, built, planned, reported
+from runners.studies.inquiry import Inquiry, name_of, question_of
+from runners.studies.point import ANY
 
-__all__ = ["folder_name", "listing", "main", "study"]
+__all__ = ["listing", "main", "study"]
 
 ALL = "all"
-
-NEEDED = {svi: ("test",), gan: ("train",), text: ("test",)}
-"""Figures of a finished run that answers are made of."""
-
-SAME = ("model", "guide", "objective", "generator", "critic", "steps", "batch", "seed")
-"""What of config.json tells one run of a study from another."""
 
 DEFAULTS: Options = {"study": None, "quick": False} | dict.fromkeys(
     ("data", "data_root", "binarize", "text", "steps", "batch", "seed", "device", "precision", "tensorboard")
@@ -74,9 +63,9 @@ def study(
     Raises:
         UsageError: There is no such study, the folder holds something, or an option does not fit the runs.
     """
-    module, folder = _found(name), RunFolder(Path(out) if out else fresh(f"study-{_name(_found(name))}"))
-    options = options | {"study": _name(module), "quick": quick}
-    asked = _Asked(module, options, folder.path, {} if data is None else {ANY: data})
+    module, folder = _found(name), RunFolder(Path(out) if out else fresh(f"study-{name_of(_found(name))}"))
+    options = options | {"study": name_of(module), "quick": quick}
+    asked = Inquiry(module, options, folder.path, {} if data is None else {ANY: data})
     asked.rehearse()
     config = {"command": "study", "options": _written(options), "images": None if data is None else data.name}
     if resume and folder.holds_run:
@@ -96,7 +85,7 @@ def listing() -> str:
     lines = [f"{'':4} {'':20} {'quick':>5} {'full':>5}  minutes on one core"]
     for number, module in STUDIES.items():
         quick, full = module.MINUTES
-        lines.append(f"{number:4} {_name(module):20} {quick:5g} {full:5g}  {_question(module)}")
+        lines.append(f"{number:4} {name_of(module):20} {quick:5g} {full:5g}  {question_of(module)}")
     return "\n".join(lines)
 
 
@@ -117,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
         print(listing())
         return None
     if "study" in given and given["study"] != ALL:
-        given["study"] = _name(_found(given["study"]))
+        given["study"] = name_of(_found(given["study"]))
     options, folder, resume = options_of(given, name="study", defaults=DEFAULTS, presets={"": {}}, quick={})
     if options["study"] is None:
         raise UsageError("--resume: found no study to go on with under runs/; expected a NAME")
@@ -127,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
     with readable(folder, read=going_on):
         every = options["study"] == ALL
         asked = [
-            _Asked(module, options, folder.path / _name(module) if every else folder.path, loaded)
+            Inquiry(module, options, folder.path / name_of(module) if every else folder.path, loaded, alone=not every)
             for module in (STUDIES.values() if every else [_found(options["study"])])
         ]
         for each in asked:
@@ -143,97 +132,12 @@ def main(argv: Sequence[str] | None = None) -> Answer | list[Answer] | None:
                 answers.append(each.answer(home=folder))
                 print(answers[-1], each.path / "report.html", sep="\n")
             except UsageError as error:  # the other studies are still worth having
-                failed.append(f"{_name(each.module)}: {error}" if every else str(error))
+                failed.append(f"{name_of(each.module)}: {error}" if every else str(error))
     finally:
         folder.unlock()
     if failed:
         raise UsageError("; ".join(failed))
     return answers if every else answers[0]
-
-
-class _Asked:
-    """A study that is asked for: its runs with all of their options, and where they go.
-
-    Args:
-        module: The study.
-        options: Those of the command; where all studies are asked for, each takes those that it has a use for.
-        path: The study's folder.
-        loaded: Data sets that were loaded already, by what they were loaded from.
-
-    Raises:
-        UsageError: Something was typed that the study has no use for.
-    """
-
-    def __init__(self, module: ModuleType, options: Options, path: Path, loaded: dict[Any, DataSet]) -> None:
-        self.module, self.path, self.loaded, self.quick = module, path, loaded, options["quick"]
-        given = {name: value for name, value in options.items() if value is not None and name not in ("study", "quick")}
-        self.points = planned(module.runs(quick=self.quick), given, quick=self.quick, refuse=options["study"] != ALL)
-
-    def folder(self, name: str) -> RunFolder:
-        """The folder of a run."""
-        return RunFolder(self.path / folder_name(name))
-
-    def build(self, name: str) -> Run:
-        """A run, not yet run."""
-        return built(self.points[name], self.folder(name), loaded=self.loaded)
-
-    def rehearse(self) -> None:
-        """Try the first run, without a classifier, so that nothing is written for what does not fit.
-
-        Raises:
-            UsageError: It does not fit together.
-        """
-        for name in list(self.points)[:1]:
-            run = self.build(name)
-            if not isinstance(run, GanFit):
-                run.rehearse()
-
-    def answer(self, *, home: RunFolder) -> Answer:
-        """Train what is not trained yet, and answer; `home` is what `--resume` is told of.
-
-        Raises:
-            UsageError: A run does not fit together, or left the finite numbers.
-        """
-        made = {}
-        for name in self.points:
-            folder, command = self.folder(name), self.points[name].command
-            if (result := series.finished(folder, "seconds", *NEEDED[command])) is not None:
-                run = self.build(name)
-                _check_same(run, folder)
-                made[name] = Made(run.restore(folder), result)
-
-        def ended(name: str, run: Run) -> None:
-            made[name] = Made(run, reported(run, self.points[name]))
-
-        pending = [name for name in self.points if name not in made]
-        try:
-            series.train(pending, self.build, folder=home, command="study", on_end=ended)
-        except UsageError:
-            if not {name for name in pending if name not in made} <= set(getattr(self.module, "MAY_DIVERGE", ())):
-                raise
-        answer = self.module.answer({name: made[name] for name in self.points if name in made}, quick=self.quick)
-        about = ", ".join(dict.fromkeys(one.fit.data.name for one in made.values()))
-        answer = replace(answer, question=_question(self.module), data=about or answer.data)
-        answer.write(RunFolder(self.path))
-        return answer
-
-
-def folder_name(run: str) -> str:
-    """What the folder of a run is called; × and ÷ stay, which may be all that tells two runs apart."""
-    return re.sub(r"[^\w.×÷]+", "-", run).strip("-")
-
-
-def _check_same(run: Run, folder: RunFolder) -> None:
-    """Refuse a finished run of another length or seed than is asked for, as when folders were renamed.
-
-    Raises:
-        UsageError: It is one.
-    """
-    now, was = config_of(run), folder.read_json("config.json")
-    for name in SAME:
-        if name in now and (not isinstance(was, dict) or was.get(name) != now[name]):
-            found = was.get(name) if isinstance(was, dict) else was
-            raise UsageError(f"{folder.path}: found a run with the {name} {found}, expected {now[name]}")
 
 
 def _written(options: Options) -> Options:
@@ -252,22 +156,14 @@ def _found(name: str) -> ModuleType:
     Raises:
         UsageError: There is none.
     """
-    by_name = {_name(module): module for module in STUDIES.values()} | STUDIES
+    by_name = {name_of(module): module for module in STUDIES.values()} | STUDIES
     if name not in by_name:
         raise UsageError(f"{name}: no such study; {_expected()}")
     return by_name[name]
 
 
 def _expected() -> str:
-    return f"expected {', '.join(map(_name, STUDIES.values()))} or {ALL}"
-
-
-def _name(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2].replace("_", "-")
-
-
-def _question(module: ModuleType) -> str:
-    return (module.__doc__ or "").splitlines()[0]
+    return f"expected {', '.join(map(name_of, STUDIES.values()))} or {ALL}"
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from ppl_models.adversarial import cross_entropy
 from runners import gan
 from runners.loop.folder import RunFolder
 from runners.studies import STUDIES, adversaries, balance
+from runners.studies.inquiry import folder_name
 from runners.studies.point import Made, all_options, of_gan
-from runners.study import folder_name
 
 
 def test_more_steps_put_their_player_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
