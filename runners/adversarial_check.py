@@ -12,7 +12,7 @@ from runners.loop.errors import first_line
 
 __all__ = ["check_settings", "rehearse"]
 
-COUNTS = {"steps": 0, "batch": 2, "critic_steps": 1, "generator_steps": 1, "pictures": 0, "selection": 0}
+COUNTS = {"steps": 0, "batch": 2, "critic_steps": 1, "generator_steps": 0, "pictures": 0, "selection": 0}
 """Settings that are whole numbers, and what they are at least: one image has no variety."""
 
 WEIGHTS = ("penalty", "r1", "path_energy", "fuzz")

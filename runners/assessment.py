@@ -23,6 +23,7 @@ from guides.gaps import SEARCH, gaps
 from guides.sites import run_program
 from ppl_models import UsageError
 from runners import figures, sample_quality
+from runners.data import head
 from runners.fit import Fit
 from runners.summary import family_name, means, with_error
 
@@ -274,7 +275,7 @@ _ROWS: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 
 def _families(fit: Fit, images: Any) -> tuple[str, dict[str, nn.Module]]:
     """The name of the guide's family, and the others that its only latent vector, if it has one, could have."""
-    own, batch = family_name(fit.guide), next(images.first(min(2, len(images))).in_order(2))
+    own, batch = family_name(fit.guide), head(images, 2)
     shapes = [site.fn.event_shape for site in run_program(fit.posterior(batch, updates=1), batch).values()]
     if len(shapes) != 1 or len(shapes[0]) != 1:
         return own, {}

@@ -25,7 +25,7 @@ from guides.terms import Terms
 from ppl_models import Batch, UsageError
 from runners import pictures, summary
 from runners.check import rehearse
-from runners.data import DataSet
+from runners.data import DataSet, head
 from runners.devices import device_or_default, placed
 from runners.inference import InferenceStep
 from runners.loop import processes
@@ -265,7 +265,7 @@ class Fit(Run):
         Raises:
             UsageError: The pieces do not fit together.
         """
-        batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
+        batch = head(self.data.train, 2)
         with self._step.autocast():
             self._step.before(0, max(self.settings["steps"], 1))
             rehearse(self.model, self.guide, self.objective, batch)
@@ -280,8 +280,7 @@ class Fit(Run):
         with super().aside():
             echo = echo_of(self.guide)
             if echo is not None:
-                first = self.data.train.first(min(REMEMBERED, len(self.data.train)))
-                batch = next(first.in_order(REMEMBERED))
+                batch = head(self.data.train, REMEMBERED)
                 echo.remember(self.guide.start(batch), batch.index)
             yield
 

@@ -17,7 +17,7 @@ from runners import figures, gan_summary
 from runners.adversarial_check import check_settings, rehearse
 from runners.adversarial_losses import LOSSES, loss_of
 from runners.adversarial_step import AdversarialStep
-from runners.data import DataSet, Images
+from runners.data import DataSet, Images, head
 from runners.devices import device_or_default, placed
 from runners.loop import processes
 from runners.metrics.classifiers import Trained
@@ -60,7 +60,7 @@ class GanFit(Run):
         steps: Steps of the whole fit, each of `critic_steps` and `generator_steps` updates.
         batch: Real and generated images of an update.
         critic_steps: Updates of the critic in a step.
-        generator_steps: Updates of the generator in a step.
+        generator_steps: Updates of the generator in a step; 0 leaves it as it is.
         penalty: Weight of the gradient penalty, (slope - 1)² between real and generated images.
         r1: Weight of R1, half the squared slope at real images.
         path_energy: Weight of the straight paths' energy over its lower bound, in the generator's loss.
@@ -210,7 +210,7 @@ class GanFit(Run):
         Raises:
             UsageError: They do not fit the data.
         """
-        batch = next(self.data.train.first(min(2, len(self.data.train))).in_order(2))
+        batch = head(self.data.train, 2)
         if rehearse(self.generator, self.critic, batch.x, seen=self._step.seen):
             self._step.keep_apart()
         # Rank 0 alone looks for the best generator.
@@ -222,9 +222,8 @@ class GanFit(Run):
             found = self._classifier() if callable(self._classifier) else self._classifier
         except UsageError as error:
             raise UsageError(f"selection: {error}; selection 0 goes without a classifier") from error
-        held = _held_out(self.data).first(min(LOOKED_AT, len(_held_out(self.data))))
         with torch.no_grad():
-            self.selection.judge_by(found, next(held.in_order(len(held))).x)
+            self.selection.judge_by(found, head(_held_out(self.data), LOOKED_AT).x)
 
     @torch.no_grad()
     def samples(self, count: int, *, which: Literal["last", "average", "best"] | None = None, seed: int = 0) -> Tensor:
@@ -277,7 +276,7 @@ class GanFit(Run):
         """A look for the best generator, beside the losses since the last one, and a picture, where they are due."""
         if self.selection is not None and self.due(step, self.settings["selection"]):
             means = self.history.recent(step - int(self.selection.rows[-1]["step"] if self.selection.rows else 0))
-            losses = {name: means[name] for name in ("generator_loss", "critic_loss")}
+            losses = {name: means[name] for name in ("generator_loss", "critic_loss") if name in means}
             images = self.samples(len(self.selection.real), seed=CHOOSING)
             self.selection.look(self.trained(), images, step=step, **losses)
         super().after(step)
@@ -288,7 +287,7 @@ class GanFit(Run):
 
     def show(self) -> Figure:
         """Held-out images and samples, side by side."""
-        batch = next(_held_out(self.data).first(min(64, len(_held_out(self.data)))).in_order(64))
+        batch = head(_held_out(self.data), 64)
         return figures.panels({"data": batch.x, "samples": self.samples(64)})
 
     def interpolation(self, *, rows: int = 8, steps: int = 9) -> Figure:

@@ -85,7 +85,7 @@ def remark(fit: "GanFit") -> str | None:
     if fit.fooled and row["critic_loss"] < 0.03 * fit.fooled:
         return (
             f"the critic tells all images apart: its loss is {row['critic_loss']:.3f}, {fit.fooled:.2f} where it is "
-            f"fooled, and the generator's {row['generator_loss']:.2f}; train it more slowly"
+            f"fooled; train it more slowly"
             + (", or with --fuzz" if fit.loss in TWO_FORMS and not fit.settings["fuzz"] else "")
         )
     late = fit.history.rows[-5:]

@@ -10,13 +10,14 @@ from guides.echo import echo_of
 from guides.sites import Program
 from ppl_models import Batch, UsageError
 from runners import figures
+from runners.data import head
 from runners.loop.random import forked
 from runners.predictive import interpolation, latents, predictive
 
 if TYPE_CHECKING:
     from runners.fit import Fit
 
-__all__ = ["draw_predictive", "image_figures", "samples"]
+__all__ = ["draw_predictive", "image_figures", "reconstructions", "samples"]
 
 
 def image_figures(fit: "Fit") -> dict[str, Figure]:
@@ -39,6 +40,12 @@ def image_figures(fit: "Fit") -> dict[str, Figure]:
         if hasattr(fit.model, "classes"):
             drawn["classes"] = _classes(fit)
         return drawn
+
+
+def reconstructions(fit: "Fit", batch: Batch, *, updates: int | None = None) -> Tensor:
+    """The mean of p(x given z) for a sample of each image's posterior; `updates` is for `Fit.posterior`."""
+    with fit.aside():
+        return predictive(fit.model, fit.posterior(batch, updates=updates), batch).mean
 
 
 def draw_predictive(fit: "Fit", step: int) -> None:
@@ -67,7 +74,7 @@ def samples(fit: "Fit", count: int, *, seed: int = 0, size: int = 500) -> Tensor
 
 
 def _shown(fit: "Fit") -> Batch:
-    return next(fit.data.test.first(min(32, len(fit.data.test))).in_order(32))
+    return head(fit.data.test, 32)
 
 
 def _predictives(fit: "Fit", batch: Batch, posterior: Any) -> tuple[Any, Any]:

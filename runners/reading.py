@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ppl_models import CharGRU, UsageError
 from runners.data.text import Text
-from runners.tempering import entropy, entropy_slope, tempered
+from runners.tempering import entropy, tempered
 
 __all__ = ["surprise", "tempered_reading"]
 
@@ -51,20 +51,18 @@ def tempered_reading(
         size: Likewise.
 
     Returns:
-        For each temperature its `temperature`, `surprise` C, `entropy` H and the entropy's `slope` dH/dT, in nats per
-        character.
+        For each temperature its `temperature`, `surprise` C and `entropy` H, in nats per character.
     """
-    sums, count = torch.zeros(len(temperatures), 3, dtype=torch.float64, device=text.device), 0
+    sums, count = torch.zeros(len(temperatures), 2, dtype=torch.float64, device=text.device), 0
     for logits, x in _read(model, text, rows, size):
         count += x.numel()
         for row, temperature in zip(sums, temperatures, strict=True):
             log_probs = tempered(logits, temperature=temperature)
-            found = (_surprise(log_probs, x), entropy(log_probs), entropy_slope(log_probs, temperature))
-            row += torch.stack([each.double().sum() for each in found])
+            row += torch.stack([each.double().sum() for each in (_surprise(log_probs, x), entropy(log_probs))])
     means = (sums / count).tolist()
     return [
-        {"temperature": temperature, "surprise": surprise, "entropy": entropy, "slope": slope}
-        for temperature, (surprise, entropy, slope) in zip(temperatures, means, strict=True)
+        {"temperature": temperature, "surprise": surprise, "entropy": entropy}
+        for temperature, (surprise, entropy) in zip(temperatures, means, strict=True)
     ]
 
 

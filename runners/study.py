@@ -63,7 +63,8 @@ def study(
     Raises:
         UsageError: There is no such study, the folder holds something, or an option does not fit the runs.
     """
-    module, folder = _found(name), RunFolder(Path(out) if out else fresh(f"study-{name_of(_found(name))}"))
+    module = _found(name)
+    folder = RunFolder(Path(out) if out else fresh(f"study-{name_of(module)}"))
     options = options | {"study": name_of(module), "quick": quick}
     asked = Inquiry(module, options, folder.path, {} if data is None else {ANY: data})
     asked.rehearse()

@@ -14,6 +14,7 @@ from guides.free import Rows
 from guides.terms import Terms, run_pair
 from ppl_models import Gaussian
 from runners import figures
+from runners.data import head
 from runners.pictures import image_figures
 from runners.predictive import predictive
 
@@ -150,7 +151,7 @@ def family_name(guide: Any) -> str:
 def is_grey(fit: "Fit") -> bool:
     """Whether a Bernoulli likelihood, the user's own too, is asked about values between 0 and 1."""
     with fit.aside():
-        batch = next(fit.data.test.first(min(20, len(fit.data.test))).in_order(20))
+        batch = head(fit.data.test, 20)
         _, sites = run_pair(fit.model, fit.posterior(batch, updates=1), batch)
     for site in sites.values():
         fn = site.fn

@@ -6,12 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["cell", "markdown", "text_csv"]
+__all__ = ["cell", "markdown", "text_csv", "title"]
 
 ERROR = "_se"
 """What the name of a standard error ends in, after that of its figure."""
 
-TITLES = {"elbo": "ELBO", "kl": "KL", "log_likelihood": "log-likelihood"}
+TITLES = {
+    "elbo": "ELBO",
+    "kl": "KL",
+    "log_likelihood": "log-likelihood",
+    "frechet_distance": "Fréchet distance",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+}
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -21,7 +27,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         rows: Cells by the names of their columns; what a row lacks stays empty.
     """
     names = [name for name in _names(rows) if not name.endswith(ERROR)]
-    lines = [[TITLES.get(name, name.replace("_", " ")) for name in names]]
+    lines = [[title(name) for name in names]]
     lines += [[cell(row.get(name), row.get(f"{name}{ERROR}")) for name in names] for row in rows]
     widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(names))]
     left = [any(isinstance(row.get(name), str) for row in rows) for name in names]
@@ -40,6 +46,11 @@ def text_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def title(name: str) -> str:
+    """What a figure is called."""
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def cell(value: Any, error: float | None = None) -> str:

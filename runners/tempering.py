@@ -1,4 +1,4 @@
-"""Distributions at a temperature, and what that does to their entropy."""
+"""Distributions at a temperature, and their entropy."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ppl_models import UsageError
 
-__all__ = ["entropy", "entropy_slope", "tempered"]
+__all__ = ["entropy", "tempered"]
 
 COLD = 1e-4
 """Below this temperature the likeliest character is certain, and logits over it would overflow."""
@@ -45,23 +45,3 @@ def entropy(log_probs: Tensor) -> Tensor:
     """
     probs = log_probs.exp()
     return -(probs * log_probs.masked_fill(probs == 0, 0.0)).sum(-1)
-
-
-def entropy_slope(log_probs: Tensor, temperature: float) -> Tensor:
-    r"""How fast the entropy of tempered distributions grows with the temperature, in nats; nowhere does it fall.
-
-    .. math:: \frac{dH}{dT} = \frac{1}{T^3} \operatorname{Var}_{p_T}(E) = \frac{1}{T} \operatorname{Var}_{p_T}(\log p_T)
-
-    where :math:`p_T \propto \exp(-E / T)` and the energies E are the logits' negatives: the heat capacity over T, as
-    in any canonical ensemble (Jaynes 1957).
-
-    Args:
-        log_probs: :math:`\log p_T`, as `tempered` gives them, `(*, characters)`.
-        temperature: T, above 0.
-
-    Returns:
-        `(*)`.
-    """
-    probs = log_probs.exp()
-    centred = log_probs.masked_fill(probs == 0, 0.0) + entropy(log_probs).unsqueeze(-1)
-    return (probs * centred.square()).sum(-1) / temperature

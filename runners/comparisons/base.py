@@ -1,12 +1,13 @@
 """What all comparisons are: a table and a picture."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from runners import figures
 
-__all__ = ["Comparison", "rows_of"]
+__all__ = ["Comparison", "rows_of", "with_error"]
 
 
 class Comparison:
@@ -31,3 +32,8 @@ def rows_of(cells: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines, the first column flush left, the others right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+
+
+def with_error(mean: float, error: float, *, digits: int = 2, sign: str = "") -> str:
+    """A mean as text, its standard error behind it where that is a number."""
+    return f"{mean:{sign}.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -10,9 +11,10 @@ from torch import Tensor
 from guides.echo import echo_of
 from guides.free import Rows
 from runners import figures
-from runners.comparisons.base import Comparison, rows_of
+from runners.comparisons.base import Comparison, rows_of, with_error
+from runners.data import head
 from runners.fit import Fit, settled
-from runners.predictive import predictive
+from runners.pictures import reconstructions
 from runners.summary import mean_and_error
 
 __all__ = ["BoundComparison", "compare_bounds"]
@@ -54,9 +56,9 @@ class BoundComparison(Comparison):
         first, *others = self.elbo
         cells = [["", "ELBO", "log p(x|z)", "KL", "ms/image", f"minus {first}" if others else ""]]
         for name in self.elbo:
-            parts = [_with_error(*mean_and_error(self.elbo[name]))]
+            parts = [with_error(*mean_and_error(self.elbo[name]))]
             parts += [f"{float(values[name].mean()):.2f}" for values in (self.log_likelihood, self.kl)]
-            beside = "" if name == first else _with_error(*self.difference(name), sign="+")
+            beside = "" if name == first else with_error(*self.difference(name), sign="+")
             cells.append([name, *parts, f"{1e3 * self.seconds[name]:.2f}", beside])
         said = [f"{len(self.elbo[first]):,} images, nats per image", *rows_of(cells)]
         return said + [
@@ -107,23 +109,17 @@ def _updates(fit: Fit, updates: int | None) -> int | None:
     return updates if isinstance(fit.guide, Rows) else None
 
 
-def _reconstructions(fits: Mapping[str, Fit], images: Tensor, updates: int | None) -> dict[str, Tensor]:
+def _reconstructions(fits: Mapping[str, Fit], images: Any, updates: int | None) -> dict[str, Tensor]:
     """The first images, and what each fit makes of them."""
-    batch = next(settled(images.first(min(SHOWN, len(images)))).in_order(SHOWN))
+    batch = head(settled(images), SHOWN)
     drawable = batch.x.dim() == 4 and batch.x.shape[1] in (1, 3)
     if not drawable or not all(hasattr(fit.model, "decode") for fit in fits.values()):
         return {}
     found = {"test images": batch.x.cpu()}
-    for name, fit in fits.items():
-        with fit.aside():
-            posterior = fit.posterior(batch, updates=_updates(fit, updates))
-            found[name] = predictive(fit.model, posterior, batch).mean.cpu()
-    return found
+    return found | {
+        name: reconstructions(fit, batch, updates=_updates(fit, updates)).cpu() for name, fit in fits.items()
+    }
 
 
 def _difference(values: Mapping[str, Tensor], name: str) -> tuple[float, float]:
     return mean_and_error(values[name] - next(iter(values.values())))
-
-
-def _with_error(mean: float, error: float, *, sign: str = "") -> str:
-    return f"{mean:{sign}.2f}" + (f" ± {error:.2f}" if error == error else "")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from runners import figures
 from runners.comparisons.base import Comparison
+from runners.data import head
 from runners.fit import Fit, settled
 from runners.gan_fit import GanFit
 from runners.metrics.measures import table
@@ -59,8 +60,8 @@ def compare_samples(
     test = first.data.test
     count = min(images or IMAGES, len(test), *(len(fit.data.train) for fit in fits.values()))
     trained = reporting(first, classifiers=classifiers)
-    shown = settled(test.first(min(SHOWN, len(test))))
-    found, samples = {}, {"test images": next(shown.in_order(SHOWN)).x.cpu()}
+    shown = head(settled(test), SHOWN).x
+    found, samples = {}, {"test images": shown.cpu()}
     for name, fit in fits.items():
         found[name] = sample_quality(fit, images=count, trained=trained)
         samples[name] = fit.samples(len(shown)).cpu()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from runners import figures
-from runners.comparisons.base import Comparison, rows_of
+from runners.comparisons.base import Comparison, rows_of, with_error
 from runners.text_fit import TextFit
 
 __all__ = ["SurpriseComparison", "compare_surprise", "mean_and_block_error"]
@@ -47,9 +47,9 @@ class SurpriseComparison(Comparison):
         cells = [["", "nats", "bits", "µs each", f"minus {first}" if others else ""]]
         for name, values in self.nats.items():
             mean, error = mean_and_block_error(values)
-            beside = "" if name == first else _with_error(*self.difference(name), sign="+")
+            beside = "" if name == first else with_error(*self.difference(name), digits=4, sign="+")
             bits = f"{mean / math.log(2):.4f}"
-            cells.append([name, _with_error(mean, error), bits, f"{1e6 * self.seconds[name]:.1f}", beside])
+            cells.append([name, with_error(mean, error, digits=4), bits, f"{1e6 * self.seconds[name]:.1f}", beside])
         blocks = _blocks(characters)
         how = (
             f"± standard errors over {blocks} blocks of {characters // blocks:,} characters, since those near each "
@@ -103,7 +103,3 @@ def mean_and_block_error(values: Tensor) -> tuple[float, float]:
 
 def _blocks(characters: int) -> int:
     return max(min(BLOCKS, characters // SHORTEST), 1)
-
-
-def _with_error(mean: float, error: float, *, sign: str = "") -> str:
-    return f"{mean:{sign}.4f}" + (f" ± {error:.4f}" if error == error else "")

@@ -12,7 +12,7 @@ from runners.data.corpora import corpus
 from runners.data.data_set import BINARISATIONS, DataSet, binarized
 from runners.data.drawn_digits import drawn_digits
 from runners.data.image_files import image_folder
-from runners.data.images import Images
+from runners.data.images import Images, head
 from runners.data.mnist_files import default_root, fashion_mnist, mnist
 from runners.data.sources import NAMES, is_image_folder, load
 from runners.data.stream import Stream
@@ -32,6 +32,7 @@ __all__ = [
     "drawn_digits",
     "fashion_mnist",
     "fixed_binarized_mnist",
+    "head",
     "image_folder",
     "is_image_folder",
     "load",

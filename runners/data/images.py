@@ -10,7 +10,7 @@ from torch import Tensor
 from ppl_models.batch import Batch, UsageError
 from runners.data.stream import Stream
 
-__all__ = ["Images"]
+__all__ = ["Images", "head"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -133,3 +133,8 @@ class Images:
             index=change(self.index),
             factors=None if self.factors is None else {name: change(f) for name, f in self.factors.items()},
         )
+
+
+def head(images: Images, count: int) -> Batch:
+    """The first `count` images of a split, or all where there are fewer, as one batch."""
+    return next(images.first(min(count, len(images))).in_order(count))

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +9,11 @@ from matplotlib.figure import Figure
 
 from ppl_models.adversarial import NON_SATURATING
 from runners import figures
+from runners.data import head
 from runners.gan_fit import GanFit
 from runners.metrics import sliced_wasserstein
 from runners.studies.point import Made
+from runners.table import title
 
 __all__ = ["LATE", "QUICKER", "STEADY", "alone", "curves", "distance", "ended", "samples"]
 
@@ -29,11 +30,7 @@ LOGGED = ("critic_loss", "held_out", "generator_loss", "diversity")
 COMPARED = 1000
 SHOWN = 12
 
-DISTANCES = {
-    "frechet_distance": "Fréchet distance",
-    "kernel_distance": "kernel distance",
-    "sliced_wasserstein": "sliced Wasserstein distance of pixels",
-}
+DISTANCES = ("frechet_distance", "kernel_distance", "sliced_wasserstein")
 
 ESTIMATES = {"critic_loss": "wasserstein_estimate", "held_out": "held_out_estimate"}
 """What minus a Wasserstein critic's losses are called."""
@@ -55,10 +52,10 @@ def ended(made: Made) -> dict[str, Any]:
 
 def distance(table: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The distance by which all rows of a table can be compared, its column and what it is called."""
-    return next((column, words) for column, words in DISTANCES.items() if all(column in row for row in table))
+    return next((column, title(column)) for column in DISTANCES if all(column in row for row in table))
 
 
-def curves(made: Mapping[str, Made], *, title: str, columns: Sequence[str] = LOGGED) -> Figure:
+def curves(made: Mapping[str, Made], *, heading: str, columns: Sequence[str] = LOGGED) -> Figure:
     """Losses and diversity over training, runs overlaid; dashed where the critic tells nothing apart.
 
     Of a Wasserstein critic, minus its losses without the penalty, in panels of their own: estimates of the distance.
@@ -75,19 +72,18 @@ def curves(made: Mapping[str, Made], *, title: str, columns: Sequence[str] = LOG
         fooled |= {f"{panels[column]}: fooled": fit.fooled for column in ESTIMATES}
         if fit.loss == "gan":
             fooled["generator_loss: fooled"] = float(NON_SATURATING.generator(torch.zeros(1)))
-    return figures.curves(runs, references=fooled, title=title)
+    return figures.curves(runs, references=fooled, title=heading)
 
 
 def samples(made: Mapping[str, Made]) -> Figure:
     """Test images, and the last generators' images of the same latents, a run a row."""
-    some = next(iter(made.values())).fit.data.test
-    data = next(some.first(min(SHOWN, len(some))).in_order(SHOWN)).x
+    data = head(next(iter(made.values())).fit.data.test, SHOWN).x
     rows = {name: one.fit.samples(len(data)) for name, one in made.items()}
     return figures.reconstruction_rows({"data": data} | rows)
 
 
 def alone(fit: GanFit) -> GanFit:
-    """A copy of a GAN whose `run` trains its critic on and leaves its generator as it stands."""
+    """A copy of a GAN whose `run` trains its critic on and leaves its generator as it is."""
     same = ("batch", "penalty", "r1", "fuzz", "augment", "critic_optimizer", "precision")
     return GanFit(
         copy.deepcopy(fit.generator),
@@ -95,7 +91,7 @@ def alone(fit: GanFit) -> GanFit:
         fit.data,
         fit.loss,
         steps=0,
-        generator_optimizer=partial(torch.optim.SGD, lr=0.0),
+        generator_steps=0,
         **{name: fit.settings[name] for name in same},
         seed=fit.settings["seed"] + 1,
         device=fit.device,
@@ -108,7 +104,5 @@ def _distances(made: Made) -> dict[str, float]:
         best, last = made.result["best"], made.result["last"]
         name = next(key for key in best if key != "step")
         return {name: last[name], "best": best[name], "best_at_step": best["step"]}
-    test = made.fit.data.test
-    count = min(COMPARED, len(test))
-    real = next(test.first(count).in_order(count)).x
-    return {"sliced_wasserstein": sliced_wasserstein(real, made.fit.samples(count))}
+    real = head(made.fit.data.test, COMPARED).x
+    return {"sliced_wasserstein": sliced_wasserstein(real, made.fit.samples(len(real)))}

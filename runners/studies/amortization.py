@@ -3,13 +3,11 @@
 from typing import Any
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from guides.free import Rows
 from runners import figures
-from runners.compare import Comparison, compare, free_on, refined
+from runners.compare import free_on, refined
+from runners.comparisons import BoundComparison, compare_bounds
 from runners.fit import Fit
-from runners.predictive import predictive
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
 from runners.studies.rows import in_words
@@ -28,7 +26,6 @@ STEPS = {ENCODER: 10_000, REFINED: 1000, FREE: 4000}
 QUICK_STEPS = {ENCODER: 1000, REFINED: 100, FREE: 300}
 
 REFINEMENTS, UPDATES = 20, 200
-SHOWN = 12
 
 
 def runs(*, quick: bool) -> dict[str, Point]:
@@ -48,7 +45,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         FREE: free_on(own[ENCODER]),
     }
     compared = {
-        decoder: compare(*fits.values(), names=list(fits), images=images, updates=UPDATES)
+        decoder: compare_bounds(fits, images=images, updates=UPDATES)
         for decoder, fits in (("its own", own), ("the encoder's", frozen))
     }
     table = [
@@ -57,11 +54,11 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         for decoder, comparison in compared.items()
         for name in comparison.elbo
     ]
-    picture = _picture(own, frozen)
+    picture = _picture(compared, own)
     return Answer(table, {"amortization": picture}, _finding(compared, made))
 
 
-def _row(comparison: Comparison, name: str) -> dict[str, Any]:
+def _row(comparison: BoundComparison, name: str) -> dict[str, Any]:
     elbo, error = mean_and_error(comparison.elbo[name])
     row = {
         "elbo": elbo,
@@ -74,25 +71,15 @@ def _row(comparison: Comparison, name: str) -> dict[str, Any]:
     return row
 
 
-def _picture(own: dict[str, Fit], frozen: dict[str, Fit]) -> Figure:
+def _picture(compared: dict[str, BoundComparison], own: dict[str, Fit]) -> Figure:
     """The same test images by each, on its own decoder and on the encoder's, and samples of each decoder."""
-    test = own[ENCODER].data.test
-    shown = test.first(min(SHOWN, len(test)))
-    data = next(shown.in_order(len(shown))).x
-    again = {name: _reconstructions(fit, shown) for name, fit in own.items()}
-    shared = {f"encoder's decoder:\n{name}": _reconstructions(fit, shown) for name, fit in frozen.items()}
-    samples = {f"samples:\n{name}": fit.samples(len(shown)) for name, fit in own.items()}
-    return figures.filmstrips([{"test images": data} | again, shared, samples])
+    again, frozen = (comparison.reconstructions for comparison in compared.values())
+    shared = {f"encoder's decoder:\n{name}": frozen[name] for name in own}
+    samples = {f"samples:\n{name}": fit.samples(len(next(iter(again.values())))) for name, fit in own.items()}
+    return figures.filmstrips([again, shared, samples])
 
 
-def _reconstructions(fit: Fit, images: Any) -> Tensor:
-    with fit.aside():
-        batch = next(images.in_order(len(images)))
-        posterior = fit.posterior(batch, updates=UPDATES if isinstance(fit.guide, Rows) else None)
-        return predictive(fit.model, posterior, batch).mean
-
-
-def _finding(compared: dict[str, Comparison], made: dict[str, Made]) -> list[str]:
+def _finding(compared: dict[str, BoundComparison], made: dict[str, Made]) -> list[str]:
     own, frozen = compared.values()
     differences = {name: frozen.difference(name) for name in (REFINED, FREE)}
     milliseconds = {name: 1e3 * seconds for name, seconds in frozen.seconds.items()}

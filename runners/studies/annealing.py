@@ -1,7 +1,7 @@
 """What does annealing the KL weight do to the KL over training, rising and falling?"""
 
 from runners import figures
-from runners.compare import compare
+from runners.comparisons import compare_bounds
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
 from runners.studies.rows import final, tenths
@@ -28,7 +28,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
         {name: one.fit.history.rows for name, one in made.items()}, title="An encoder under schedules of the KL weight"
     )
     early, late = ({name: row[f"kl_in_{which}_tenth"] for name, row in by.items()} for which in ("first", "last"))
-    beside = compare(*(one.fit for one in made.values()), names=list(made), images=200 if quick else 10_000)
+    beside = compare_bounds({name: one.fit for name, one in made.items()}, images=200 if quick else 10_000)
     (rising, its), (falling, theirs) = (beside.difference(name) for name in ("rising", "falling"))
     finding = [
         f"In the first tenth of training a rising weight leaves the codes {early['rising']:.1f} nats and a falling one "

@@ -35,7 +35,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     """Both losses over training, samples, and where each run ends."""
     table = [{"run": name} | adversaries.ended(one) for name, one in made.items()]
     pictures = {
-        "balance": adversaries.curves(made, title="A GAN of which one learns faster (losses in nats per image)"),
+        "balance": adversaries.curves(made, heading="A GAN of which one learns faster (losses in nats per image)"),
         "samples": adversaries.samples(made),
     }
     return Answer(table, pictures, [*_winners(table), *_nearest(table)])

@@ -34,7 +34,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     ]
     title = "One update of the critic for one of the generator, and five"
     pictures = {
-        "critic_steps": adversaries.curves(made, title=title, columns=("critic_loss", "held_out", "diversity")),
+        "critic_steps": adversaries.curves(made, heading=title, columns=("critic_loss", "held_out", "diversity")),
         "samples": adversaries.samples(made),
     }
     by, (column, words) = {row["run"]: row for row in table}, adversaries.distance(table)

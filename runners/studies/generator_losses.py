@@ -49,7 +49,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     training = ("critic_loss", "held_out", "diversity")
     pictures = {
         "generator_losses": figures.generator_losses(LOSSES, measured=measured),
-        "training": adversaries.curves(made, title="A GAN by each loss of its generator", columns=training),
+        "training": adversaries.curves(made, heading="A GAN by each loss of its generator", columns=training),
         "samples": adversaries.samples(made),
     }
     low, high = (choose(table, key=lambda row: row["D(G(z))"]) for choose in (min, max))

@@ -9,6 +9,7 @@ import torch
 from guides import terms
 from guides.gradients import Moments, elbo_gradient, moments
 from runners import figures
+from runners.data import head
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
 
@@ -74,7 +75,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
 def _measured(one: Made, draws: int, particles: Sequence[int]) -> Measured:
     """The moments of each estimator on the first training images, the model as it is."""
     fit = one.fit
-    batch = next(fit.data.train.first(min(IMAGES, len(fit.data.train))).in_order(IMAGES))
+    batch = head(fit.data.train, IMAGES)
     with fit.aside():
         given = terms(fit.model, fit.guide, batch, particles=SAMPLES, closed_form=False).elbo.mean(0)
         with torch.enable_grad():

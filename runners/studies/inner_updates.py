@@ -79,10 +79,8 @@ def _at_equal(table: list[dict[str, Any]], what: str) -> str:
 def _in_the_end(table: list[dict[str, Any]]) -> str:
     """The best test ELBO, and whether the second is behind it at all."""
     first, second = sorted(table, key=lambda row: row["elbo"], reverse=True)[:2]
-    behind, error = (
-        first["elbo"] - second["elbo"],
-        math.hypot(first.get("elbo_se", math.nan), second.get("elbo_se", math.nan)),
-    )
+    behind = first["elbo"] - second["elbo"]
+    error = math.hypot(*(row.get("elbo_se", math.nan) for row in (first, second)))
     means = "" if behind > 2 * error else ", which is within what the choice of test images does"
     return (
         f"In the end {first['run']} has the best test ELBO, {first['elbo']:.1f} after {first['seconds']:,.0f} s, and "

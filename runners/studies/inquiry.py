@@ -61,10 +61,11 @@ class Inquiry:
         Raises:
             UsageError: It does not fit together.
         """
-        for name in list(self.points)[:1]:
-            run = self.build(name)
-            if not isinstance(run, GanFit):
-                run.rehearse()
+        if not self.points:
+            return
+        run = self.build(next(iter(self.points)))
+        if not isinstance(run, GanFit):
+            run.rehearse()
 
     def answer(self, *, home: RunFolder) -> Answer:
         """Train what is not trained yet, and answer; `home` is what `--resume` is told of.

@@ -6,6 +6,7 @@ from typing import Any
 from guides import ELBO, refine
 from guides.sites import Program
 from runners import figures
+from runners.data import head
 from runners.presets import PRESETS
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
@@ -89,7 +90,7 @@ def moved(one: Made, *, model: Program, images: int = 100) -> float:
     """
     fit = one.fit
     with fit.aside():
-        batch = next(fit.data.test.first(min(images, len(fit.data.test))).in_order(images))
+        batch = head(fit.data.test, images)
         params, _ = refine(model, fit.guide, ELBO(), batch, fit.guide.fresh(batch), refinement=fit.guide.refinement)
         return float(params["loc"].square().mean().sqrt())
 

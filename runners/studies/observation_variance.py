@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from runners import figures
-from runners.predictive import predictive
+from runners.data import head
+from runners.pictures import reconstructions
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
 
@@ -95,16 +95,10 @@ def _even(table: Sequence[Mapping[str, Any]]) -> str:
 
 def _picture(made: Mapping[str, Made]) -> Figure:
     """Test images, their reconstructions by each run, and samples of each."""
-    first = next(iter(made.values())).fit
-    batch = next(first.data.test.first(min(SHOWN, len(first.data.test))).in_order(SHOWN))
+    batch = head(next(iter(made.values())).fit.data.test, SHOWN)
     again, samples = {"data": batch.x}, {}
     for name, one in made.items():
         label = "learned σ²" if name == LEARNED else f"σ² = {name}"
-        again[label] = _reconstructed(one, batch)
+        again[label] = reconstructions(one.fit, batch)
         samples[f"samples, {label}"] = one.fit.samples(len(batch.x))
     return figures.filmstrips([again, samples])
-
-
-def _reconstructed(one: Made, batch: Any) -> Tensor:
-    with one.fit.aside():
-        return predictive(one.fit.model, one.fit.posterior(batch), batch).mean

@@ -6,9 +6,10 @@ from typing import Any
 
 from runners import figures
 from runners.gan_options import DEFAULTS, OTHERWISE
-from runners.metrics.classifiers import Trained, classifier
+from runners.metrics.classifiers import Trained
 from runners.metrics.measures import measure
 from runners.presets import DEFAULTS as VAE_DEFAULTS
+from runners.sample_quality import reporting
 from runners.studies.adversaries import QUICKER
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_gan, of_svi
@@ -68,7 +69,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     """The samples of all by one measure, the bounds of those that have them."""
     first = made[TWO_ROWS].fit
     images = min(QUICK_IMAGES if quick else IMAGES, len(first.data.test))
-    trained = classifier(first.data, folder=first.folder.path.parent / "classifiers", device=first.device)
+    trained = reporting(first, classifiers=first.folder.path.parent / "classifiers")
     table = [_row(name, one, trained, images=images) for name, one in made.items()]
     by = {row["run"]: row for row in table}
     swept = {

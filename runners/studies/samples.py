@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from runners import figures
-from runners.metrics import classifier, measure
-from runners.sample_quality import REPORTING
+from runners.metrics import measure
+from runners.sample_quality import reporting
 from runners.studies.adversaries import STEADY
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_gan, of_svi
+from runners.table import title
 
 __all__ = ["MINUTES", "answer", "runs"]
 
@@ -54,8 +55,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     fit = made["VAE"].fit
     count = min(600 if quick else 10_000, len(fit.data.test))
     drawn = _drawn(fit.samples(count)) | {name: made[name].fit.samples(count) for name in ("GAN", "WGAN-GP")}
-    folder = fit.folder.path.resolve().parent / "classifiers"
-    trained = classifier(fit.data, seed=REPORTING, folder=folder, device=fit.device, progress=fit.progress)
+    trained = reporting(fit, classifiers=fit.folder.path.parent / "classifiers")
     found = {name: measure(images, fit.data, trained) for name, images in drawn.items()}
     found = {REAL: next(iter(found.values()))["real"]} | found
     test = made["VAE"].result["test"]
@@ -85,7 +85,7 @@ def _drawn(means: Tensor) -> dict[str, Tensor]:
 
 def _finding(rows: dict[str, dict[str, Any]]) -> list[str]:
     distance = "frechet_distance" if "frechet_distance" in rows[REAL] else "kernel_distance"
-    called = distance.replace("_", " ").replace("frechet", "Fréchet")
+    called = title(distance)
     models = [row for name, row in rows.items() if name not in (REAL, NOISE)]
     order = ", ".join(f"{row['samples']} {row[distance]:.3g}" for row in sorted(models, key=lambda row: row[distance]))
     sharp, broad = (max(models, key=lambda row: row[of]) for of in ("precision", "recall"))

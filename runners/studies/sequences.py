@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from runners import figures
+from runners.comparisons.surprise import mean_and_block_error
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_text
 from runners.text_fit import HELD_OUT, TextFit
@@ -21,7 +21,7 @@ CHARACTERS, QUICK_CHARACTERS = 4096, 512
 """Of a step, in all runs."""
 
 PARTS = 20
-"""Parts of the test text, over which a standard error is taken; of so many a state is carried through each."""
+"""Parts of the test text; a state is carried through each."""
 
 
 def runs(*, quick: bool) -> dict[str, Point]:
@@ -43,12 +43,12 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     carried, from_zeros, by_place, table = {}, {}, {}, []
     for (order, length), one in points.items():
         held = len(one.fit.data.test.first(HELD_OUT))
-        carried[order, length] = _parts(by_sequence(one.fit, (held - 1) // PARTS))
-        from_zeros[order, length] = _parts(by_sequence(one.fit, length))
+        carried[order, length] = by_sequence(one.fit, (held - 1) // PARTS).flatten()
+        from_zeros[order, length] = by_sequence(one.fit, length).flatten()
         by_place[order, length] = by_sequence(one.fit, longest).mean(0).tolist()
         row: dict = {"order": order, "length": length}
         for name, nats in (("carried", carried[order, length]), ("from_zeros", from_zeros[order, length])):
-            row |= {name: float(nats.mean()), f"{name}_se": _error(nats)}
+            row[name], row[f"{name}_se"] = mean_and_block_error(nats)
         late = by_place[order, length][longest // 2 :]
         table.append(row | {"late": sum(late) / len(late), "seconds": one.result["seconds"]})
     best = min(table, key=lambda row: row["carried"])
@@ -78,23 +78,11 @@ def by_sequence(fit: TextFit, length: int) -> Tensor:
     return fit.surprise(replace(test, codes=sequences.flatten()), which="last", rows=len(sequences))
 
 
-def _parts(nats: Tensor) -> Tensor:
-    """The means of parts of a text, `(parts,)`."""
-    nats = nats.flatten().double()
-    size = max(len(nats) // PARTS, 1)
-    return torch.stack([part.mean() for part in nats.split(size)[:PARTS]])
-
-
-def _error(parts: Tensor) -> float:
-    return float(parts.std()) / len(parts) ** 0.5
-
-
-def _compared(said: str, order: str, other: str, parts: dict[tuple[str, int], Tensor]) -> str:
-    """The difference between two orders at each length, paired by the parts of the text."""
+def _compared(said: str, order: str, other: str, nats: dict[tuple[str, int], Tensor]) -> str:
+    """The difference between two orders at each length, paired by the characters of the text."""
     found = []
-    for length in sorted({length for _, length in parts}):
-        apart = parts[order, length] - parts[other, length]
-        mean, error = float(apart.mean()), _error(apart)
+    for length in sorted({length for _, length in nats}):
+        mean, error = mean_and_block_error(nats[order, length] - nats[other, length])
         found.append(f"by {mean:+.3f} ± {error:.3f} at {length}{' (nothing)' if abs(mean) < 2 * error else ''}")
     return f"{said} {', '.join(found)}."
 

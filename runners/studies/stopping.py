@@ -10,6 +10,7 @@ from runners.metrics import rank_correlation
 from runners.studies.adversaries import STEADY
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_gan
+from runners.table import title
 
 __all__ = ["MINUTES", "answer", "runs"]
 
@@ -36,7 +37,7 @@ def runs(*, quick: bool) -> dict[str, Point]:
 def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     """Losses since the last look and the distance there, and what stopping by each loss would have given."""
     looks = {name: _looks(one) for name, one in made.items()}
-    distance = next(iter(made.values())).fit.selection.figure.replace("_", " ").replace("frechet", "Fréchet")
+    distance = title(next(iter(made.values())).fit.selection.figure)
     table = [
         _row(name, rows, loss) for name, rows in looks.items() for loss in rows[0] if loss not in ("step", "distance")
     ]

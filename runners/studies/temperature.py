@@ -22,7 +22,6 @@ SHOWN = 60
 PIECE = 1000
 """Characters of the test text in which repetition is counted, as many as texts have that are written."""
 
-
 SHARES = {"known_words_%": "known_words", "repeated_%": "repetition"}
 """Columns in per cent."""
 

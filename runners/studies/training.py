@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from runners import figures
-from runners.compare import compare
+from runners.comparisons import compare_bounds
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
 from runners.studies.rows import final, in_words, listed, tenths
@@ -45,7 +45,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     table = [{"run": name} | _row(one) for name, one in made.items()]
     by = {row["run"]: row for row in table}
     images = 200 if quick else 10_000
-    against = compare(*(one.fit for one in variants.values()), names=list(variants), images=images)
+    against = compare_bounds({name: one.fit for name, one in variants.items()}, images=images)
     for name in (DEEPER, LONGER, BOTH):
         by[name]["minus_S6"], by[name]["minus_S6_se"] = against.difference(name)
     # A short run is the beginning of the long one: drawn last, it stays in sight.
@@ -57,7 +57,7 @@ def answer(made: dict[str, Made], *, quick: bool) -> Answer:
     early = {name: tenths(one)["kl_in_first_tenth"] for name, one in systems.items()}
     best = max(systems, key=lambda name: by[name]["elbo"])
     ranked = {best: systems[best]} | systems
-    four = compare(*(one.fit for one in ranked.values()), names=list(ranked), images=200 if quick else IMAGES)
+    four = compare_bounds({name: one.fit for name, one in ranked.items()}, images=200 if quick else IMAGES)
     beside = [f"that of {name} is {in_words(*four.difference(name))}" for name in list(ranked)[1:]]
     finding = [
         f"In the first tenth of training the codes have {_listed(early)} nats of KL; on the test images in the end "

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guides.aggregate import elbo_split
 from runners import figures
-from runners.compare import compare
+from runners.comparisons import compare_bounds
 from runners.fit import Fit
 from runners.studies.answer import Answer
 from runners.studies.point import Made, Point, of_svi
@@ -107,7 +107,7 @@ def _finding(table: list[dict[str, Any]], fits: dict[str, Fit], *, limit: float)
     by = {row["run"]: row for row in table}
     kept, free = by["with KL, log"], by["without KL, log"]
     count = table[0]["images"]
-    heads = compare(fits["with KL, log"], fits["with KL, direct"], names=["log", "direct"], images=count)
+    heads = compare_bounds({how: fits[f"with KL, {how}"] for how in SCALES}, images=count)
     full = [f"“{row['run']}”" for row in table if limit - row["information"] < 0.5]
     said = [
         f"With the KL term all codes together are {kept['kl_of_all_codes']:.2f} nats from the prior, and an image's "

@@ -8,7 +8,7 @@ import small
 from guides import Refinement
 from ppl_models import UsageError
 from runners.assembly import objective_of, pair_of
-from runners.data import DataSet, Images
+from runners.data import DataSet
 from runners.fit import Fit
 from runners.options import FAMILIES, GUIDES, MODELS, NEEDED, check_options, parser
 from runners.presets import DEFAULTS, PRESETS
@@ -24,14 +24,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    """Bars of 16×16 with labels, the smallest that all networks take."""
-
-    def doubled(images: Images) -> Images:
-        pixels = images.pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return Images(pixels, images.labels, images.index)
-
-    bars = small.data_set(train=40, test=8)
-    return DataSet(name="bars", train=doubled(bars.train), valid=None, test=doubled(bars.test))
+    return small.large_data_set(train=40)
 
 
 @pytest.mark.parametrize("model", MODELS)

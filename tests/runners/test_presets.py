@@ -11,7 +11,7 @@ from torch import nn
 
 from ppl_models import CharGRU, glorot_
 from runners import gan, gan_options, presets, svi, text, text_options
-from runners.data import DataSet, Images
+from runners.data import DataSet
 from runners.loop.command import Options
 from runners.loop.folder import RunFolder
 
@@ -22,14 +22,7 @@ ONE_STEP = {"steps": 1, "epochs": None, "seed": 1, "device": "cpu", "pictures": 
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    """Bars of 16×16 with labels, the smallest that all networks take."""
-
-    def doubled(images: Images) -> Images:
-        pixels = images.pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return Images(pixels, images.labels, images.index)
-
-    bars = small.data_set(train=400, test=8)
-    return DataSet(name="bars", train=doubled(bars.train), valid=None, test=doubled(bars.test))
+    return small.large_data_set(train=400)
 
 
 def options_of(command: ModuleType, name: str, **changes: object) -> Options:

@@ -30,6 +30,17 @@ def data_set(*, train: int = 200, test: int = 50, fresh: bool = False) -> DataSe
     return DataSet(name="bars", **splits, binarize="stochastic" if fresh else "none")
 
 
+def large_data_set(*, train: int, test: int = 8) -> DataSet:
+    """Bars of 16×16 with labels, the smallest that all networks take."""
+
+    def doubled(images: Images) -> Images:
+        pixels = images.pixels.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return Images(pixels, images.labels, images.index)
+
+    bars = data_set(train=train, test=test)
+    return DataSet(name="bars", train=doubled(bars.train), valid=None, test=doubled(bars.test))
+
+
 def model(*, latents: int = 2, hidden: tuple[int, ...] = (16,)) -> VAE:
     """A small VAE of bars."""
     return VAE(decoder=MLPDecoder(latents=latents, shape=(1, 8, 8), hidden=hidden))
